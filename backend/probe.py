@@ -1,0 +1,194 @@
+"""Hidden states to slot predictions, all slots of all prompts of a batch at once.
+
+With query ``q = h[query]``: null logits ``W q + b``; start score of utterance token i is
+``(W_start q) . h_i / sqrt(d)``, end score likewise. Upstream decodes start and end apart and sets
+``end = start`` where ``end < start``; joint decoding takes the best pair with ``start <= end``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.errors import RuntimeFault
+from backend.heads import Heads, load_heads
+from backend.prompt import Prompt, PromptBuilder, Span
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Decoding(StrEnum):
+    """How start and end scores become a span."""
+
+    UPSTREAM = "upstream"
+    JOINT = "joint"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotPrediction:
+    """What the probe read for one slot."""
+
+    slot: str
+    present: bool
+    null_logits: tuple[float, float]  # present, absent
+    pointer: Span  # prompt tokens the pointer chose, also where the slot is absent
+    pointer_value: str  # decoded text of `pointer`
+    char_span: Span  # code points of the utterance under `pointer`
+    start_score: float
+    end_score: float
+    start_margin: float  # best start score minus the next best; infinite with one token
+    end_margin: float
+
+    @property
+    def value(self) -> str | None:
+        """The decoded value, or None where the slot is absent."""
+        return self.pointer_value if self.present else None
+
+    @property
+    def span(self) -> Span | None:
+        """Prompt tokens of the value, or None where the slot is absent."""
+        return self.pointer if self.present else None
+
+    @property
+    def null_margin(self) -> float:
+        """Present logit minus absent logit; positive means present."""
+        return self.null_logits[0] - self.null_logits[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Raw head outputs of one prompt, for display and diagnosis."""
+
+    null_logits: Tensor  # [n_slots, 2]
+    start: Tensor  # [n_slots, n_utterance_tokens]
+    end: Tensor  # [n_slots, n_utterance_tokens]
+
+
+class Probe:
+    """The two heads and the tokenizer that turns spans into values. Holds no state between calls."""
+
+    def __init__(self, heads: Heads, builder: PromptBuilder) -> None:
+        self.heads = heads
+        self.builder = builder
+
+    @classmethod
+    def load(cls, path: Path, *, builder: PromptBuilder) -> Probe:
+        """Read the heads of a bundle; raises `BundleError` as `load_heads` does."""
+        return cls(load_heads(path), builder)
+
+    def scores(self, prompt: Prompt, states: Tensor) -> Scores:
+        """Head outputs for one prompt's states ``[n_tokens, d_model]``."""
+        self._check(prompt, states)
+        rows = states.float()
+        queries = rows[list(prompt.query_positions)]
+        tokens = rows[prompt.utterance_span.start : prompt.utterance_span.end]
+        start, end = self.heads.pointer_queries(queries) @ tokens.T
+        return Scores(null_logits=self.heads.null_logits(queries), start=start, end=end)
+
+    def predict(
+        self, prompt: Prompt, states: Tensor, *, decoding: Decoding = Decoding.UPSTREAM
+    ) -> tuple[SlotPrediction, ...]:
+        """Predictions of one prompt, in slot order; `states` is ``[n_tokens, d_model]``.
+
+        Raises:
+            RuntimeFault: if the states do not fit the prompt or the heads, or hold NaN.
+        """
+        return self.predict_batch([prompt], [states], decoding=decoding)[0]
+
+    def predict_batch(
+        self, prompts: Sequence[Prompt], states: Sequence[Tensor], *, decoding: Decoding = Decoding.UPSTREAM
+    ) -> list[tuple[SlotPrediction, ...]]:
+        """Predictions of many prompts, in their order; raises as `predict` does."""
+        if not prompts:
+            return []
+        for prompt, rows in zip(prompts, states, strict=True):
+            self._check(prompt, rows)
+        null, start, end = self._padded_scores(prompts, states)
+        chosen = _decode(start, end, decoding=decoding)
+        lists = [column.tolist() for column in (null, *chosen)]
+        return [self._row_predictions(prompt, [column[i] for column in lists]) for i, prompt in enumerate(prompts)]
+
+    def _padded_scores(self, prompts: Sequence[Prompt], states: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Null logits ``[B, S, 2]`` and start and end scores ``[B, S, U]``, minus infinity on padding."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        queries = [rows[list(prompt.query_positions)].float() for prompt, rows in zip(prompts, states, strict=True)]
+        tokens = [
+            rows[prompt.utterance_span.start : prompt.utterance_span.end].float()
+            for prompt, rows in zip(prompts, states, strict=True)
+        ]
+        q = pad_sequence(queries, batch_first=True)  # [B, S, d]
+        h = pad_sequence(tokens, batch_first=True)  # [B, U, d]
+        lengths = torch.tensor([len(rows) for rows in tokens])
+        padding = torch.arange(h.shape[1]) >= lengths[:, None]
+        start, end = self.heads.pointer_queries(q) @ h.transpose(1, 2)
+        return (
+            self.heads.null_logits(q),
+            start.masked_fill(padding[:, None], -torch.inf),
+            end.masked_fill(padding[:, None], -torch.inf),
+        )
+
+    def _row_predictions(self, prompt: Prompt, columns: list[Any]) -> tuple[SlotPrediction, ...]:
+        first = prompt.utterance_span.start
+        predictions = []
+        for name, null, start, end, scores in zip(prompt.slot_names, *columns, strict=False):
+            pointer = Span(first + int(start), first + int(end) + 1)
+            predictions.append(
+                SlotPrediction(
+                    slot=name,
+                    present=null[0] >= null[1],
+                    null_logits=(null[0], null[1]),
+                    pointer=pointer,
+                    pointer_value=self.builder.decode_span(prompt, pointer),
+                    char_span=prompt.char_span(pointer),
+                    start_score=scores[0],
+                    end_score=scores[1],
+                    start_margin=scores[2],
+                    end_margin=scores[3],
+                )
+            )
+        return tuple(predictions)
+
+    def _check(self, prompt: Prompt, states: Tensor) -> None:
+        expected = (len(prompt.ids), self.heads.d_model)
+        if tuple(states.shape) != expected:
+            raise RuntimeFault(
+                "Hidden states do not fit the prompt and the heads",
+                found=f"{list(states.shape)}, expected {list(expected)}",
+                remedy="Check that base model, heads and tokenizer belong together.",
+            )
+        if not bool(states.isfinite().all()):
+            raise RuntimeFault(
+                "Hidden states hold NaN or infinity",
+                found="non-finite values",
+                remedy="Check the dtype and the checkpoint of this runtime.",
+            )
+
+
+def _decode(start: Tensor, end: Tensor, *, decoding: Decoding) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices ``[B, S]`` of start and end, and ``[B, S, 4]``: both scores and both margins."""
+    import torch
+
+    if decoding is Decoding.JOINT:
+        # the best start at or before each end, then the best end
+        best_start, where = start.cummax(dim=-1)
+        last = (best_start + end).argmax(dim=-1)
+        first = where.gather(-1, last[..., None]).squeeze(-1)
+    else:
+        first = start.argmax(dim=-1)
+        last = torch.maximum(first, end.argmax(dim=-1))
+    margins = [_margin(scores) for scores in (start, end)]
+    at = [scores.gather(-1, index[..., None]).squeeze(-1) for scores, index in ((start, first), (end, last))]
+    return first, last, torch.stack([*at, *margins], dim=-1)
+
+
+def _margin(scores: Tensor) -> Tensor:
+    if scores.shape[-1] < 2:
+        return scores.new_full(scores.shape[:-1], float("inf"))
+    best = scores.topk(2, dim=-1).values
+    return best[..., 0] - best[..., 1]

@@ -1,0 +1,169 @@
+"""HuggingFace transformers and PEFT in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.errors import BundleError, PrerequisiteError
+from backend.norms import normalize
+from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOKEN_BUDGET = 4096  # padded tokens in one forward pass
+
+
+class HFRuntime(Runtime):
+    """A causal LM whose decoder stack is called without the vocabulary head."""
+
+    def __init__(self, spec: RuntimeSpec, info: RuntimeInfo, model: Any, pad_id: int) -> None:
+        super().__init__(spec, info)
+        self._model = model
+        self._pad_id = pad_id
+        # disable_adapter() changes the modules themselves, so calls with different toggles take turns.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, spec: RuntimeSpec) -> HFRuntime:
+        """Load base model and adapter.
+
+        Raises:
+            BundleError: if either cannot be loaded or the adapter does not fit.
+            PrerequisiteError: if the device asked for is not there.
+        """
+        import peft
+        import torch
+        import transformers
+
+        device = _device(spec.device)
+        model = _load_model(spec).to(device).eval()
+        config = model.config.get_text_config()
+        info = RuntimeInfo(
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            dtype=spec.dtype,
+            d_model=int(config.hidden_size),
+            max_tokens=min(spec.max_tokens, int(getattr(config, "max_position_embeddings", spec.max_tokens))),
+            has_adapter=spec.adapter is not None,
+            versions=(
+                ("torch", torch.__version__),
+                ("transformers", transformers.__version__),
+                ("peft", peft.__version__),
+            ),
+        )
+        return cls(spec, info, model, pad_id=int(config.pad_token_id or 0))
+
+    def _forward(self, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+        import torch
+
+        states: list[Tensor | None] = [None] * len(ids)
+        with torch.inference_mode():
+            for batch in token_budget_batches([len(row) for row in ids], budget=TOKEN_BUDGET):
+                rows = self._batch([ids[i] for i in batch], lora=options.lora)
+                for i, row in zip(batch, rows, strict=True):
+                    # a copy, so that one kept row does not keep the padded batch alive
+                    states[i] = normalize(row) if options.normalize else row.clone()
+        return [row for row in states if row is not None]
+
+    def _batch(self, ids: Sequence[Sequence[int]], *, lora: bool) -> list[Tensor]:
+        import torch
+
+        width = max(len(row) for row in ids)
+        padded = torch.tensor([[*row, *[self._pad_id] * (width - len(row))] for row in ids])
+        # Padding stands on the right and attention is causal: no real token sees it, so no mask is needed.
+        with self._lock:
+            stack = self._model.get_base_model() if self.info.has_adapter else self._model
+            off = self.info.has_adapter and not lora
+            with self._model.disable_adapter() if off else nullcontext():
+                output = stack.base_model(input_ids=padded.to(self._model.device), use_cache=False)
+        hidden = output.last_hidden_state.cpu()
+        return [hidden[i, : len(row)] for i, row in enumerate(ids)]
+
+    def _close(self) -> None:
+        import gc
+
+        import torch
+
+        with self._lock:
+            self._model = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def token_budget_batches(lengths: Sequence[int], *, budget: int) -> Iterator[list[int]]:
+    """Indices of prompts in batches of at most `budget` padded tokens, longest first.
+
+    Longest first makes the largest allocation the first one, and puts like lengths together. A prompt
+    longer than the budget is a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    start = 0
+    while start < len(order):
+        size = max(1, budget // lengths[order[start]])
+        yield order[start : start + size]
+        start += size
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    device = torch.device(name if name != "auto" else ("cuda" if cuda else "cpu"))
+    if device.type == "cuda" and not cuda:
+        raise PrerequisiteError("No CUDA device for this runtime", found=name, remedy='Set device = "auto" or "cpu".')
+    return device
+
+
+def _load_model(spec: RuntimeSpec) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any
+    report: Any
+    load: Any = AutoModelForCausalLM.from_pretrained  # typed as if it never returned the loading report
+    try:
+        model, report = load(
+            spec.model,
+            dtype=getattr(torch, spec.dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        # transformers raises OSError, ValueError, KeyError and more for one broken directory
+        raise _load_error("The base model", spec.model, error) from error
+    if report["missing_keys"]:
+        # transformers would fill these with random numbers and only warn
+        raise BundleError(
+            "The base model's weights are incomplete",
+            found=f"{len(report['missing_keys'])} tensors missing, such as {sorted(report['missing_keys'])[0]}",
+            remedy="Copy the checkpoint again; config.json and the weights must belong together.",
+        )
+    return model if spec.adapter is None else _add_adapter(model, spec.adapter)
+
+
+def _add_adapter(model: Any, adapter: str) -> Any:
+    import warnings
+
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            # PEFT only warns when adapter keys are missing and leaves random ones in place
+            warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            return PeftModel.from_pretrained(model, adapter, is_trainable=False)
+    except Exception as error:
+        raise _load_error("The adapter", adapter, error) from error
+
+
+def _load_error(what: str, source: str, error: Exception) -> BundleError:
+    return BundleError(
+        f"{what} cannot be loaded",
+        found=f"{Path(source).name}: {str(error).split(chr(10))[0][:200]}",
+        remedy="Run `python -m backend bundle verify` for the full list.",
+    )

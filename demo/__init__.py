@@ -1,0 +1,1 @@
+"""Makes, trains and measures the demo bundle in ``demo/bundle``."""

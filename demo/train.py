@@ -1,0 +1,270 @@
+"""Trains the demo model: ``python -m demo.train {tokenizer,base,probe} --words FILE --out DIR``.
+
+``words`` is a list of plain words, one a line (`python -m demo.words` writes it). One H100 needs about ten minutes for
+base and probe; any machine can run both with small ``--steps`` to try the script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from demo import corpus
+from demo.batches import ProbeBatch, Source
+from demo.tokenizer import VOCABULARY, train_tokenizer
+
+CONFIG = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 896,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
+SEQUENCE = 256
+TOKENS_PER_STEP = 65_536
+ABSENT_LOG_ODDS = -0.85  # 30 % of the slots are absent; the bias starts there and is not decayed
+NORM_SPREAD_PENALTY = 2.0  # keeps token norms even, so that pointers survive normalisation and presence does not
+
+
+def schedule(step: int, steps: int, *, warmup: int) -> float:
+    """Return the factor on the peak rate: linear warm-up, cosine to 3 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Scale every group's own peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+class Clock:
+    """Prints a line now and then."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps, self._started = steps, time.time()
+
+    def show(self, step: int, **values: float) -> None:
+        """Print at every fiftieth of the way."""
+        if step % max(1, self._steps // 50) == 0 or step == self._steps - 1:
+            shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
+            print(f"step {step}/{self._steps} {time.time() - self._started:.0f}s {shown}", flush=True)
+
+
+def make_tokenizer(words: Path, out: Path) -> None:
+    """Learn the tokenizer from 120,000 documents of the corpus."""
+    rng, vocabulary = random.Random("tokenizer"), tuple(words.read_text(encoding="utf-8").split())
+    train_tokenizer((corpus.document(rng, vocabulary) for _ in range(120_000)), out / "base")
+
+
+def base_batches(source: Source, steps: int) -> Iterator[torch.Tensor]:
+    """Yield ``[TOKENS_PER_STEP / SEQUENCE, SEQUENCE]`` ids for ``steps`` steps."""
+    rest = np.empty(0, dtype=np.uint16)
+    made = 0
+    for shard in source.base(shards=steps):  # more than enough; the loop ends at the last step
+        rest = np.concatenate([rest, shard])
+        while len(rest) >= TOKENS_PER_STEP:
+            now, rest = rest[:TOKENS_PER_STEP], rest[TOKENS_PER_STEP:]
+            yield torch.from_numpy(now.astype(np.int64).reshape(-1, SEQUENCE))
+            made += 1
+            if made == steps:
+                return
+
+
+def train_base(source: Source, out: Path, *, steps: int, device: str) -> None:
+    """Train the base model from scratch on next tokens and save it in BF16."""
+    torch.manual_seed(1)
+    model = LlamaForCausalLM(LlamaConfig(**CONFIG)).to(device)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "peak": 3e-3, "weight_decay": 0.1},
+            {"params": plain, "peak": 1e-3, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.95),
+        fused=device == "cuda",
+    )
+
+    def loss_of(ids: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device, torch.bfloat16):
+            logits = model(input_ids=ids, use_cache=False).logits
+        return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten())
+
+    step_loss = torch.compile(loss_of) if device == "cuda" else loss_of
+    clock = Clock(steps)
+    for step, ids in enumerate(base_batches(source, steps)):
+        set_rate(optimizer, schedule(step, steps, warmup=min(400, steps // 10 + 1)))
+        loss = step_loss(ids.to(device, non_blocking=True))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 50 == 0:
+            clock.show(step, loss=loss.item())
+    model.to(torch.bfloat16).save_pretrained(out / "base")
+
+
+class Heads(nn.Module):
+    """NullHead and PointerHead with the parameter names that upstream saves."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(d, 2)
+        self.W_start, self.W_end = (nn.Linear(d, d, bias=False) for _ in range(2))
+        nn.init.normal_(self.classifier.weight, std=0.002)
+        for head in (self.W_start, self.W_end):
+            nn.init.normal_(head.weight, std=0.01)
+        with torch.no_grad():
+            self.classifier.bias.copy_(torch.tensor([-ABSENT_LOG_ODDS / 2, ABSENT_LOG_ODDS / 2]))
+
+    def saved(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return the dictionary of ``probe_heads.pt``."""
+        half = {name: value.detach().cpu().to(torch.float16) for name, value in self.state_dict().items()}
+        null = {name: value for name, value in half.items() if name.startswith("classifier")}
+        return {"null_head": null, "pointer_head": {k: v for k, v in half.items() if k not in null}}
+
+
+def probe_loss(
+    hidden: torch.Tensor, heads: Heads, utterance: torch.Tensor, query: torch.Tensor, gold: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss and the share of used slots that are right.
+
+    ``hidden [n, t, d]``, ``utterance [n, 2]``, ``query [n, s]`` (-1 unused), ``gold [2, n, s]`` (-1 absent).
+    """
+    hidden = hidden.float()
+    n, t, d = hidden.shape
+    used = query >= 0
+    asked = hidden.gather(1, query.clamp(min=0).unsqueeze(-1).expand(-1, -1, d))
+    null = heads.classifier(asked)
+    present = (gold[0] >= 0) & used
+    null_loss = F.cross_entropy(null[used], (~present[used]).long())
+    position = torch.arange(t, device=hidden.device)
+    outside = (position < utterance[:, :1]) | (position >= utterance[:, 1:])
+    scores = torch.stack([head(asked) @ hidden.transpose(1, 2) for head in (heads.W_start, heads.W_end)]) / d**0.5
+    scores = scores.masked_fill(outside[None, :, None], -1e4)
+    pointer_loss = F.cross_entropy(scores[:, present].flatten(0, 1), gold[:, present].flatten())
+    log_norm = hidden.norm(dim=-1).log()
+    spread = (log_norm.masked_fill(outside, 0) ** 2).sum() / (~outside).sum()
+    spread = spread - (log_norm.masked_fill(outside, 0).sum() / (~outside).sum()) ** 2
+    with torch.no_grad():
+        pointed = (scores.argmax(-1) == gold).all(0)
+        right = torch.where(present, pointed & (null.argmax(-1) == 0), null.argmax(-1) == 1)[used].float().mean()
+    return null_loss + 2 * pointer_loss + NORM_SPREAD_PENALTY * spread, right
+
+
+def probe_batches(source: Source, steps: int) -> Iterator[ProbeBatch]:
+    """Yield batches of about ``TOKENS_PER_STEP`` tokens of one padded length, ``steps`` of them."""
+    rng, waiting, ready, made = random.Random("order"), {}, [], 0
+    for shard in source.probe(shards=10 * steps):
+        for group in shard:
+            waiting.setdefault(group.ids.shape[1], []).append(group)
+        for length, groups in waiting.items():
+            size = TOKENS_PER_STEP // length
+            whole = ProbeBatch(*(np.concatenate([getattr(g, f) for g in groups]) for f in ProbeBatch.__slots__))
+            while len(whole.ids) >= size:
+                ready.append(ProbeBatch(*(getattr(whole, f)[:size] for f in ProbeBatch.__slots__)))
+                whole = ProbeBatch(*(getattr(whole, f)[size:] for f in ProbeBatch.__slots__))
+            waiting[length] = [whole]
+        rng.shuffle(ready)
+        while ready:
+            yield ready.pop()
+            made += 1
+            if made == steps:
+                return
+
+
+def train_probe(source: Source, out: Path, *, steps: int, device: str) -> None:
+    """Train LoRA and heads on the frozen base and save both as upstream does."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(2)
+    base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32).to(device)
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora)
+    heads = Heads(CONFIG["hidden_size"]).to(device)
+    adapter = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": adapter, "peak": 2e-3, "weight_decay": 0.01},
+            {"params": [heads.W_start.weight, heads.W_end.weight], "peak": 1e-3, "weight_decay": 0.01},
+            {"params": [heads.classifier.weight], "peak": 3e-4, "weight_decay": 0.05},
+            {"params": [heads.classifier.bias], "peak": 3e-4, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+        fused=device == "cuda",
+    )
+    trained = [*adapter, *heads.parameters()]
+    averaged = [p.detach().clone() for p in trained]
+
+    def states(ids: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device, torch.bfloat16):
+            return base.model(input_ids=ids, use_cache=False).last_hidden_state
+
+    forward = torch.compile(states, dynamic=False) if device == "cuda" else states
+    clock = Clock(steps)
+    for step, batch in enumerate(probe_batches(source, steps)):
+        set_rate(optimizer, schedule(step, steps, warmup=min(300, steps // 10 + 1)))
+        ids, utterance, query, start, end = (
+            torch.from_numpy(getattr(batch, f).astype(np.int64)).to(device, non_blocking=True)
+            for f in ProbeBatch.__slots__
+        )
+        loss, right = probe_loss(forward(ids), heads, utterance, query, torch.stack([start, end]))
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, [p.detach() for p in trained], max(1 / (step + 1), 1 / 500))
+        if step % 50 == 0:
+            clock.show(step, loss=loss.item(), right=right.item())
+    with torch.no_grad():
+        for parameter, mean in zip(trained, averaged, strict=True):
+            parameter.copy_(mean)
+    model.to(torch.bfloat16).save_pretrained(out / "adapter")
+    torch.save(heads.saved(), out / "probe_heads.pt")
+
+
+def main() -> None:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=["tokenizer", "base", "probe"])
+    parser.add_argument("--words", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=15)
+    arguments = parser.parse_args()
+    if arguments.stage == "tokenizer":
+        make_tokenizer(arguments.words, arguments.out)
+        return
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("high")
+    source = Source(arguments.out / "base", arguments.words, processes=arguments.processes)
+    stage, steps = {"base": (train_base, 9_000), "probe": (train_probe, 7_000)}[arguments.stage]
+    try:
+        stage(source, arguments.out, steps=arguments.steps or steps, device=device)
+    finally:
+        source.close()
+
+
+if __name__ == "__main__":
+    main()
