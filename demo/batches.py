@@ -17,7 +17,7 @@ from demo.utterances import FUNCTIONS
 LENGTHS = (64, 96, 160)  # prompts are padded to the next of these; longer ones are dropped
 MAX_SLOTS = 6
 _INVENTED = 0.08
-_worker: dict = {}
+_worker: dict = {}  # what each process of the pool loaded when it started
 
 
 @dataclass(frozen=True, slots=True)
