@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test
+.PHONY: run test
+run: $(VENV)/ready
+	@echo "Serving the demo bundle on http://127.0.0.1:8501"
+	$(BIN)/streamlit run app.py
+
 test: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
