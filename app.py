@@ -1,27 +1,21 @@
 """Playground: paste an utterance, choose a function, see which words the probe reads as which slot."""
 
-from pathlib import Path
-
 import streamlit as st
 
 from backend.bundle import load_bundle
+from backend.cli import DEMO
 from backend.errors import BackendError
 from backend.norms import norm_stats
-from backend.probe import Probe
-from backend.prompt import PromptBuilder, load_tokenizer
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas
 from ui.spans import lane
 
-DEMO = Path(__file__).parent / "demo" / "bundle"
-
 
 @st.cache_resource(show_spinner="Loading the demo bundle")
 def _loaded():
     bundle = load_bundle(DEMO)
-    builder = PromptBuilder(load_tokenizer(bundle.base), max_tokens=bundle.max_tokens)
-    return Probe.load(bundle.heads, builder=builder), load_schemas(bundle.schemas), HFRuntime.load(bundle.runtimes[0])
+    return bundle.load_probe(), load_schemas(bundle.schemas), HFRuntime.load(bundle.runtimes[0])
 
 
 def main() -> None:

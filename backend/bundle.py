@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.errors import BundleError, InputError
+from backend.probe import Probe
+from backend.prompt import PromptBuilder, load_tokenizer
 from backend.runtimes.base import Engine, RuntimeSpec
 
 
@@ -60,6 +62,11 @@ class Bundle:
                 return spec
         known = ", ".join(spec.name for spec in self.runtimes)
         raise InputError("Unknown runtime", found=name, remedy=f"Choose one of: {known}.")
+
+    def load_probe(self) -> Probe:
+        """Load heads and tokenizer; raises `BundleError` where either cannot be read."""
+        builder = PromptBuilder(load_tokenizer(self.base), max_tokens=self.max_tokens)
+        return Probe.load(self.heads, builder=builder)
 
 
 def load_bundle(folder: Path) -> Bundle:

@@ -45,8 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     from backend.bundle import load_bundle
     from backend.norms import norm_stats
-    from backend.probe import Decoding, Probe
-    from backend.prompt import PromptBuilder, load_tokenizer
+    from backend.probe import Decoding
     from backend.runtimes.base import ForwardOptions
     from backend.runtimes.hf import HFRuntime
     from backend.schema import get_schema, load_schemas
@@ -54,9 +53,8 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     bundle = load_bundle(arguments.bundle)
     schema = get_schema(load_schemas(bundle.schemas), arguments.function)
     specs = [bundle.runtime(name) for name in arguments.runtime or [bundle.runtimes[0].name]]
-    builder = PromptBuilder(load_tokenizer(bundle.base), max_tokens=bundle.max_tokens)
-    prompt = builder.build(schema, arguments.utterance)
-    probe = Probe.load(bundle.heads, builder=builder)
+    probe = bundle.load_probe()
+    prompt = probe.builder.build(schema, arguments.utterance)
     options = ForwardOptions(normalize=arguments.normalize, lora=not arguments.no_lora)
     runs = []
     for spec in specs:

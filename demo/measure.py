@@ -1,4 +1,4 @@
-"""Measures the demo bundle on this machine: ``python -m demo.measure [--json]``.
+"""Measures the demo bundle on this machine: ``python -m demo.measure``.
 
 Exact match is upstream's: over slots present in gold, right when predicted present and the decoded strings are equal.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from backend.bundle import load_bundle
 from backend.cli import DEMO
 from backend.probe import Probe, SlotPrediction
-from backend.prompt import Prompt, PromptBuilder, Span, load_tokenizer
+from backend.prompt import Prompt, PromptBuilder, Span
 from backend.runtimes.base import ForwardOptions, Runtime
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas
@@ -73,8 +73,8 @@ def compare(rows: Rows, normalized: Rows) -> dict[str, float]:
 def main() -> None:
     """Print the figures as JSON."""
     bundle = load_bundle(DEMO)
-    builder = PromptBuilder(load_tokenizer(bundle.base), max_tokens=bundle.max_tokens)
-    probe, schemas = Probe.load(bundle.heads, builder=builder), load_schemas(bundle.schemas)
+    probe, schemas = bundle.load_probe(), load_schemas(bundle.schemas)
+    builder = probe.builder
     runtime = HFRuntime.load(bundle.runtimes[0])
     report: dict[str, dict[str, float]] = {}
     for name in ("heldout", "handwritten"):

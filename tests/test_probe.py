@@ -10,8 +10,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backend.bundle import load_bundle
 from backend.cli import DEMO, main
-from backend.probe import Probe
-from backend.prompt import PromptBuilder, load_tokenizer
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas
@@ -33,8 +31,7 @@ def runtime(bundle):
 
 @pytest.fixture(scope="module")
 def probe(bundle):
-    builder = PromptBuilder(load_tokenizer(bundle.base), max_tokens=bundle.max_tokens)
-    return Probe.load(bundle.heads, builder=builder)
+    return bundle.load_probe()
 
 
 @pytest.fixture(scope="module")
