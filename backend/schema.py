@@ -119,9 +119,7 @@ def _from_upstream(name: str, entry: Any, *, source: str) -> FunctionSchema:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("slots"), Mapping):
         raise InputError(f"{source}: {name!r} has no object named 'slots'", remedy='Write {"slots": {"name": {...}}}.')
     slots = tuple(_slot(slot_name, slot, source=source) for slot_name, slot in entry["slots"].items())
-    return FunctionSchema(
-        name=str(entry.get("name", name)), slots=slots, description=str(entry.get("description") or "")
-    )
+    return FunctionSchema(name=str(entry.get("name", name)), slots=slots, description=str(entry.get("description") or ""))
 
 
 def _slot(name: str, entry: Any, *, source: str) -> Slot:

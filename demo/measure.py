@@ -9,8 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from backend.bundle import load_bundle
-from backend.cli import DEMO
+from backend.bundle import DEMO, load_bundle
 from backend.probe import Probe, SlotPrediction
 from backend.prompt import Prompt, PromptBuilder, Span
 from backend.runtimes.base import ForwardOptions, Runtime

@@ -8,8 +8,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from backend.bundle import load_bundle
-from backend.cli import DEMO, main
+from backend.bundle import DEMO, load_bundle
+from backend.cli import main
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas

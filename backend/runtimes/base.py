@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Runtime(ABC):
     def __init__(self, spec: RuntimeSpec, info: RuntimeInfo) -> None:
         self.spec = spec
         self.info = info
+        self.lost = threading.Event()  # set when what computes is gone and only a new load can help
         self._closed = False
 
     def forward(self, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:

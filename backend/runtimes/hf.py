@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import BundleError, PrerequisiteError
 from backend.norms import normalize
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
+from backend.runtimes.batching import token_budget_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,20 +94,6 @@ class HFRuntime(Runtime):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def token_budget_batches(lengths: Sequence[int], *, budget: int) -> Iterator[list[int]]:
-    """Indices of prompts in batches of at most `budget` padded tokens, longest first.
-
-    Longest first makes the largest allocation the first one, and puts like lengths together. A prompt
-    longer than the budget is a batch of its own.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
-    start = 0
-    while start < len(order):
-        size = max(1, budget // lengths[order[start]])
-        yield order[start : start + size]
-        start += size
 
 
 def _device(name: str) -> Any:

@@ -1,0 +1,159 @@
+"""A vLLM server over HTTP: token ids to ``/pooling``, binary token states back. The same for a server that the app
+started and for one that runs elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.errors import PrerequisiteError, RuntimeFault, RuntimeTimeout
+from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
+from backend.runtimes.batching import token_budget_batches
+from backend.runtimes.vllm_compat import Spelling, spelling_of
+from backend.runtimes.vllm_http import Answer, Client
+from backend.runtimes.vllm_process import VLLMProcess
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REQUEST_S = 120.0  # a total deadline: a read timeout alone lets a dribbling server hold a lane for minutes
+TOKEN_BUDGET = 4096  # tokens in one request
+_MAX_ROWS = 64  # the answer's metadata header grows with every prompt
+_WIRE = {"float16": ("<f2", 2), "float32": ("<f4", 4)}
+
+
+class VLLMRuntime(Runtime):
+    """Client of one or more equal servers. Calls share connections and may overlap."""
+
+    def __init__(
+        self, spec: RuntimeSpec, info: RuntimeInfo, client: Client, spelling: Spelling, server: VLLMProcess | None
+    ) -> None:
+        super().__init__(spec, info)
+        self.server = server  # None: it runs elsewhere
+        self._client = client
+        self._spelling = spelling
+        if server is not None:
+            self.lost = server.lost
+
+    @classmethod
+    def start(cls, spec: RuntimeSpec, *, log_dir: Path, stop: threading.Event | None = None) -> VLLMRuntime:
+        """Start a server of its own and connect to it; raises as `VLLMProcess.start` and `connect` do."""
+        server = VLLMProcess.start(spec, log_dir=log_dir, stop=stop)
+        try:
+            return cls.connect(spec, server=server)
+        except BaseException:
+            server.close()
+            raise
+
+    @classmethod
+    def connect(cls, spec: RuntimeSpec, *, server: VLLMProcess | None = None, deadline_s: float = REQUEST_S) -> VLLMRuntime:
+        """Find out what the server serves.
+
+        Raises:
+            PrerequisiteError: nobody answers, the version is too old, or model or adapter have other names there.
+            RuntimeFault: the server answers with something else than token states.
+        """
+        client = Client(spec.name, [server.url] if server else spec.urls, deadline_s=deadline_s)
+        try:
+            version = client.get_json("/version").get("version", "")
+            spelling = spelling_of(str(version))
+            limit = _check_models(spec, client.get_json("/v1/models"))
+            first = client.pool([_request(spec, spelling, [[0]], ForwardOptions(lora=False))])[0]
+            width = _parse(spec.name, first, [[0]], d_model=None)[0].shape[1]
+        except BaseException:
+            client.close()
+            raise
+        info = RuntimeInfo(
+            device=client.shown_url,
+            dtype=spec.dtype,
+            d_model=int(width),
+            max_tokens=min(spec.max_tokens, limit),
+            has_adapter=spec.adapter is not None,
+            versions=(("vllm", str(version)),),
+        )
+        return cls(spec, info, client, spelling, server)
+
+    def _forward(self, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+        states: list[Tensor | None] = [None] * len(ids)
+        batches = list(token_budget_batches([len(row) for row in ids], budget=TOKEN_BUDGET, most=_MAX_ROWS))
+        payloads = [_request(self.spec, self._spelling, [ids[i] for i in batch], options) for batch in batches]
+        for batch, answer in zip(batches, self._ask(payloads), strict=True):
+            rows = _parse(self.spec.name, answer, [ids[i] for i in batch], d_model=self.info.d_model)
+            for i, row in zip(batch, rows, strict=True):
+                # the engine normalises in its own dtype; dividing once more in float32 would hide a toggle that failed
+                states[i] = row.float() if options.normalize else row
+        return [row for row in states if row is not None]
+
+    def _ask(self, payloads: list[dict[str, object]]) -> list[Answer]:
+        try:
+            return self._client.pool(payloads)
+        except RuntimeTimeout:
+            if self.server is not None:
+                self.server.give_up()  # a hung engine still answers /health: only the missing answer shows it
+            raise
+
+    def _close(self) -> None:
+        self._client.close()
+        if self.server is not None:
+            self.server.close()
+
+
+def _check_models(spec: RuntimeSpec, listing: Any) -> int:
+    """Return the server's longest prompt in tokens, after checking that it serves both names."""
+    cards = {card["id"]: card for card in listing.get("data", ()) if isinstance(card, dict) and "id" in card}
+    wanted = [spec.remote_model, *([spec.remote_lora] if spec.adapter is not None else [])]
+    missing = [name for name in wanted if name not in cards]
+    if missing:
+        raise PrerequisiteError(
+            f"{spec.name}: the server does not serve {' and '.join(missing)}",
+            found=", ".join(sorted(cards)) or "no model",
+            remedy="Start it with the line that `python -m backend serve-command` prints.",
+        )
+    return int(cards[spec.remote_model].get("max_model_len") or spec.max_tokens)
+
+
+def _request(
+    spec: RuntimeSpec, spelling: Spelling, ids: Sequence[Sequence[int]], options: ForwardOptions
+) -> dict[str, object]:
+    lora = options.lora and spec.adapter is not None
+    return {
+        "model": spec.remote_lora if lora else spec.remote_model,
+        "input": [list(row) for row in ids],
+        "encoding_format": "bytes",  # binary rows, and a header that says shape and type of each
+        # float16 states cross the wire as they are; normalised ones are small numbers and keep float32
+        "embed_dtype": "float32" if options.normalize or spec.dtype != "float16" else "float16",
+        "endianness": "little",
+        **spelling.request(normalize=options.normalize),
+    }
+
+
+def _parse(name: str, answer: Answer, ids: Sequence[Sequence[int]], *, d_model: int | None) -> list[Tensor]:
+    """Turn an answer into one tensor ``[n_tokens, d_model]`` a prompt; raises `RuntimeFault` on any mismatch."""
+    import numpy as np
+    import torch
+
+    rows = sorted(answer.rows, key=lambda row: row.index)
+    if [row.index for row in rows] != list(range(len(ids))):
+        raise _contract(name, f"{len(rows)} results for {len(ids)} prompts")
+    states = []
+    for prompt, row in zip(ids, rows, strict=True):
+        if row.embed_dtype not in _WIRE or row.endianness != "little":
+            raise _contract(name, f"values as {row.embed_dtype}, {row.endianness}-endian")
+        code, size = _WIRE[row.embed_dtype]
+        if len(row.shape) != 2 or row.shape[0] != len(prompt) or d_model not in (None, row.shape[1]):
+            raise _contract(name, f"a result of shape {list(row.shape)} for {len(prompt)} tokens of width {d_model or 'd'}")
+        if row.end - row.start != size * row.shape[0] * row.shape[1] or row.end > len(answer.body):
+            raise _contract(name, f"{len(answer.body)} bytes, row at {row.start} to {row.end}")
+        values = np.frombuffer(answer.body[row.start : row.end], dtype=code).reshape(row.shape)
+        states.append(torch.from_numpy(values.copy()))
+    return states
+
+
+def _contract(name: str, found: str) -> RuntimeFault:
+    return RuntimeFault(
+        f"{name} broke the token contract: one row of hidden states per token",
+        found=found,
+        remedy="Check that server, base model and tokenizer belong together; nothing was scored.",
+    )

@@ -1,0 +1,182 @@
+"""HTTP to a vLLM server, with a total deadline on every request and each failure named."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from backend.errors import PrerequisiteError, RuntimeFault, RuntimeTimeout
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+CONNECT_S = 10.0
+_MAX_ANSWER_BYTES = 2**30
+_RESTART = "The lane recovers by itself if this app started the server; otherwise restart it."
+
+
+class Row(BaseModel):
+    """Where one prompt's states lie in the body of an answer."""
+
+    index: int
+    embed_dtype: str
+    endianness: str
+    start: int
+    end: int
+    shape: tuple[int, ...]
+
+
+class _Metadata(BaseModel):
+    data: list[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Binary states and the server's own account of them."""
+
+    body: bytes
+    rows: tuple[Row, ...]
+
+
+class Client:
+    """Speaks to equal servers in turn, from an event loop on a thread of its own; safe to share between threads."""
+
+    def __init__(self, name: str, urls: Sequence[str], *, deadline_s: float) -> None:
+        import httpx
+
+        if not urls:
+            raise PrerequisiteError(f"{name} has no server", remedy="Add urls to its [[runtime]] table.")
+        for url in urls:
+            _check_url(name, url)
+        self._name = name
+        self._deadline_s = deadline_s
+        self._urls = itertools.cycle([url.rstrip("/") for url in urls])
+        self.shown_url = ", ".join(_without_credentials(url) for url in urls)
+        # proxies of the environment would send prompts elsewhere
+        limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
+        timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
+        self._http = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"http-{name}", daemon=True)
+        self._thread.start()
+
+    def get_json(self, path: str, *, deadline_s: float = CONNECT_S) -> dict[str, Any]:
+        """Fetch a JSON object; raises as `pool` does."""
+        body = self._wait(self._exchange("GET", path, None, deadline_s))[0]
+        try:
+            content = json.loads(body)
+        except ValueError as error:
+            raise self._garbage(body) from error
+        if not isinstance(content, dict):
+            raise self._garbage(body)
+        return content
+
+    def pool(self, payloads: Sequence[dict[str, object]], *, deadline_s: float | None = None) -> list[Answer]:
+        """Send requests to ``/pooling``, a few at once, and return their answers in order.
+
+        Raises:
+            PrerequisiteError: nobody listens.
+            RuntimeFault: refused, failed, too slow, broken off, or not what vLLM answers.
+        """
+        return self._wait(self._pool(payloads, deadline_s or self._deadline_s))
+
+    def close(self) -> None:
+        """Close connections; requests under way fail."""
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._http.aclose(), self._loop).result(timeout=5)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=5)
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _pool(self, payloads: Sequence[dict[str, object]], deadline_s: float) -> list[Answer]:
+        gate = asyncio.Semaphore(4)  # keeps servers busy without holding every answer's states twice
+
+        async def one(payload: dict[str, object]) -> Answer:
+            async with gate:
+                body, headers = await self._exchange("POST", "/pooling", payload, deadline_s)
+            try:
+                rows = _Metadata.model_validate_json(headers["metadata"]).data
+            except (KeyError, ValidationError) as error:
+                raise self._garbage(body) from error
+            return Answer(body, tuple(rows))
+
+        tasks = [asyncio.ensure_future(one(payload)) for payload in payloads]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _exchange(
+        self, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
+    ) -> tuple[bytes, httpx.Headers]:
+        import httpx
+
+        url = next(self._urls)
+        try:
+            async with asyncio.timeout(deadline_s), self._http.stream(method, url + path, json=payload) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > _MAX_ANSWER_BYTES:
+                        raise self._garbage(b"an answer above 1 GiB")
+                if response.status_code != 200:
+                    raise self._refused(response.status_code, bytes(body))
+                return bytes(body), response.headers
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise PrerequisiteError(
+                f"{self._name}: no server answers at {_without_credentials(url)}",
+                found=str(error)[:120],
+                remedy="Start it, or correct the url in bundle.toml.",
+            ) from error
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise RuntimeTimeout(
+                f"{self._name}: no answer within {deadline_s:g} s", remedy="The server is overloaded or hangs. " + _RESTART
+            ) from error
+        except httpx.HTTPError as error:
+            raise RuntimeFault(
+                f"{self._name}: the connection broke", found=f"{type(error).__name__}: {error}"[:160], remedy=_RESTART
+            ) from error
+
+    def _refused(self, status: int, body: bytes) -> RuntimeFault:
+        text = body.decode("utf-8", "replace")
+        try:
+            content = json.loads(text)
+            text = str(content.get("error", content).get("message", text))
+        except (ValueError, AttributeError):
+            pass  # some proxies answer in HTML; shown as it is
+        remedy = {
+            404: "The server has no model or adapter of that name; start it with the line of `serve-command`.",
+            429: "The server is overloaded; try again.",
+        }.get(status, "Look at the server's log.")
+        return RuntimeFault(f"{self._name}: the server refused with status {status}", found=text[:200], remedy=remedy)
+
+    def _garbage(self, body: bytes) -> RuntimeFault:
+        return RuntimeFault(
+            f"{self._name}: the answer is not what vLLM's /pooling gives",
+            found=repr(bytes(body[:60])),
+            remedy="Check that the url is a vLLM server with `--runner pooling`.",
+        )
+
+
+def _check_url(name: str, url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise PrerequisiteError(f"{name}: not a server address", found=url[:80], remedy="Write http://host:port.")
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")

@@ -1,0 +1,30 @@
+"""The demo bundle and live runtimes, each loaded once for all tests."""
+
+from dataclasses import replace
+
+import pytest
+
+from backend.bundle import DEMO, load_bundle
+from backend.pool import Pool
+
+
+@pytest.fixture(scope="session")
+def demo():
+    return load_bundle(DEMO)
+
+
+@pytest.fixture(scope="session")
+def pool():
+    with Pool() as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def hf_fp32(demo, pool):
+    return pool.get(replace(demo.runtime("hf-bf16"), name="hf-fp32", dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def vllm_fp16(demo, pool):
+    """A real vLLM server with the demo's base and adapter; starting takes about 30 s on 2 cores."""
+    return pool.get(demo.runtime("vllm-fp16"))
