@@ -15,13 +15,16 @@ test: $(VENV)/ready
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
-$(VENV)/ready: requirements.txt requirements-$(ENGINE).txt
+$(VENV)/ready: requirements.txt requirements-$(ENGINE).txt requirements-awq.txt
 	@echo "Making $(VENV) with the $(ENGINE) build of vLLM (a few minutes)"
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), sys.version'
 	$(PYTHON) -m venv $(VENV)
 	# torch first and alone, so that a CPU build the machine offers is the one everything else is resolved against
 	$(BIN)/pip install -q $$(grep '^torch==' requirements.txt)
 	$(BIN)/pip install -q -r requirements.txt -r requirements-$(ENGINE).txt
+	# AutoAWQ's build looks for the torch that is installed
+	$(BIN)/pip install -q wheel setuptools
+	$(BIN)/pip install -q --no-build-isolation -r requirements-awq.txt
 ifeq ($(ENGINE),cpu)
 	# vLLM's CPU build brings CUDA builds of these, which break `import transformers` beside a CPU torch; text needs none
 	$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from demo import corpus
-from demo.utterances import FUNCTIONS
+from demo.utterances import FUNCTIONS, Example, Side, example
 
 LENGTHS = (64, 96, 160)  # prompts are padded to the next of these; longer ones are dropped
 MAX_SLOTS = 6
-_INVENTED = 0.08
+_INVENTED = 0.15
 _worker: dict = {}  # what each process of the pool loaded when it started
 
 
@@ -61,8 +61,21 @@ def _probe_shard(job: tuple[int, int]) -> list[ProbeBatch]:
         if rng.random() < _INVENTED:
             made.append(corpus.invented(rng, words))
         else:
-            drawn = corpus.random_utterance(rng, words)
-            made.append((drawn, tuple(sorted(FUNCTIONS[drawn.function]["slots"]))))
+            made.append(_with_slots(corpus.random_utterance(rng, words)))
+    return _grouped(made)
+
+
+def _validation_shard(n_examples: int) -> list[ProbeBatch]:
+    """Return prompts of wordings that are withheld from training, as people would write them."""
+    rng, names = random.Random("validation"), sorted(FUNCTIONS)
+    return _grouped([_with_slots(example(rng.choice(names), rng, side=Side.VALIDATION)) for _ in range(n_examples)])
+
+
+def _with_slots(drawn: Example) -> tuple[Example, tuple[str, ...]]:
+    return drawn, tuple(sorted(FUNCTIONS[drawn.function]["slots"]))
+
+
+def _grouped(made: list[tuple[Example, tuple[str, ...]]]) -> list[ProbeBatch]:
     pieces = [
         [f"Function: {drawn.function}\n", drawn.utterance, "\n\n", *[part for s in slots for part in (f"{s}:", "\n")]]
         for drawn, slots in made
@@ -112,6 +125,10 @@ class Source:
     def probe(self, *, shards: int, examples: int = 20_000) -> Iterator[list[ProbeBatch]]:
         """Yield ``shards`` lists of batches, one for each padded length that occurs."""
         return self._pool.imap(_probe_shard, [(seed, examples) for seed in range(shards)])
+
+    def validation(self, *, examples: int = 4_000) -> list[ProbeBatch]:
+        """Return batches that training never sees, one for each padded length that occurs."""
+        return self._pool.apply(_validation_shard, (examples,))
 
     def close(self) -> None:
         """End the processes."""

@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Callable
 
-from demo.utterances import FUNCTIONS, Example, Piece, example, join
+from demo.utterances import FUNCTIONS, Example, Piece, Side, example, join
 from demo.values import KINDS, sample
 
 _FUNCTION_NAMES = tuple(FUNCTIONS)
@@ -31,7 +31,7 @@ def any_value(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
 
 def random_utterance(rng: random.Random, vocabulary: tuple[str, ...]) -> Example:
     """Draw a training utterance; now and then its values are random words, so that pointers copy, not recall."""
-    return example(rng.choice(_FUNCTION_NAMES), rng, held_out=False, vocabulary=vocabulary, scramble=0.08)
+    return example(rng.choice(_FUNCTION_NAMES), rng, side=Side.TRAIN, vocabulary=vocabulary, scramble=(0.0, 0.0, 0.3, 0.8))
 
 
 def invented(rng: random.Random, vocabulary: tuple[str, ...]) -> tuple[Example, tuple[str, ...]]:

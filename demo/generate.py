@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 
-from demo.utterances import FUNCTIONS, example
+from demo.utterances import FUNCTIONS, Side, example
 from demo.values import HERE
 
 EXAMPLES = 1500
@@ -39,7 +39,7 @@ def main() -> None:
     weights = [_WEIGHTS.get(name, 2 if name in _MATHEMATICS else 1) for name in names]
     chosen: dict[str, object] = {}
     while len(chosen) < EXAMPLES:
-        made = example(rng.choices(names, weights)[0], rng, held_out=True)
+        made = example(rng.choices(names, weights)[0], rng, side=Side.HELD_OUT)
         chosen.setdefault(made.utterance, made.as_json())
     bundle = HERE / "bundle"
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in chosen.values())

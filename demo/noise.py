@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from demo.rewording import with_synonyms
 from demo.values import surface
 
 if TYPE_CHECKING:
@@ -28,10 +29,15 @@ def roughen(parts: list[Piece], rng: random.Random, vocabulary: tuple[str, ...])
     """Apply a random handful of disturbances to the wording of an utterance."""
     from demo.utterances import Piece
 
+    if vocabulary and rng.random() < 0.60:
+        share = rng.choice([0.2, 0.4, 0.7])
+        parts = [p if p.is_value else replace(p, text=with_synonyms(p.text, share, rng)) for p in parts]
+    if vocabulary and rng.random() < 0.50:
+        parts = _edit_words(parts, rng, rng.randint(1, 4), lambda word, rng: rng.choice(vocabulary))
+    if vocabulary and rng.random() < 0.20:
+        parts = _edit_words(parts, rng, rng.randint(1, 3), lambda word, rng: "")
     if rng.random() < 0.10:
         parts = _edit_words(parts, rng, 1, _typo)
-    if vocabulary and rng.random() < 0.30:
-        parts = _edit_words(parts, rng, rng.randint(1, 3), lambda word, rng: rng.choice(vocabulary))
     if rng.random() < 0.25 and parts[-1].text:
         parts = _change_end(parts, rng)
     if rng.random() < 0.22:

@@ -10,7 +10,7 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +157,8 @@ def probe_loss(
     asked = hidden.gather(1, query.clamp(min=0).unsqueeze(-1).expand(-1, -1, d))
     null = heads.classifier(asked)
     present = (gold[0] >= 0) & used
-    null_loss = F.cross_entropy(null[used], (~present[used]).long())
+    # a wording never seen makes the head doubt; doubt should not read as absence
+    null_loss = F.cross_entropy(null[used], (~present[used]).long(), weight=null.new_tensor([1.0, 0.7]))
     position = torch.arange(t, device=hidden.device)
     outside = (position < utterance[:, :1]) | (position >= utterance[:, 1:])
     scores = torch.stack([head(asked) @ hidden.transpose(1, 2) for head in (heads.W_start, heads.W_end)]) / d**0.5
@@ -170,6 +171,39 @@ def probe_loss(
         pointed = (scores.argmax(-1) == gold).all(0)
         right = torch.where(present, pointed & (null.argmax(-1) == 0), null.argmax(-1) == 1)[used].float().mean()
     return null_loss + 2 * pointer_loss + NORM_SPREAD_PENALTY * spread, right
+
+
+@torch.no_grad()
+def validate(forward: Callable[[torch.Tensor], torch.Tensor], heads: Heads, batches: list[ProbeBatch], device: str) -> str:
+    """Return exact match over present slots, presence accuracy, and the share of missed presences, as text."""
+    present = right = slots = agreed = missed = 0
+    for group in batches:
+        for at in range(0, len(group.ids), 256):
+            ids, utterance, query, start, end = tensors(group, slice(at, at + 256), device)
+            hidden = forward(ids).float()
+            asked = hidden.gather(1, query.clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+            position = torch.arange(hidden.shape[1], device=device)
+            outside = (position < utterance[:, :1]) | (position >= utterance[:, 1:])
+            found = [
+                (head(asked) @ hidden.transpose(1, 2)).masked_fill(outside[:, None], -torch.inf).argmax(-1)
+                for head in (heads.W_start, heads.W_end)
+            ]
+            said = heads.classifier(asked).argmax(-1) == 0
+            used, gold = query >= 0, start >= 0
+            present += int(gold.sum())
+            slots += int(used.sum())
+            agreed += int((said == gold)[used].sum())
+            missed += int((gold & ~said).sum())
+            right += int((gold & said & (found[0] == start) & (found[1] == end)).sum())
+    return f"exact match {right / present:.4f} presence {agreed / slots:.4f} missed {missed / present:.4f}"
+
+
+def tensors(batch: ProbeBatch, rows: slice, device: str) -> list[torch.Tensor]:
+    """Return the columns of a batch as int64 tensors."""
+    return [
+        torch.from_numpy(getattr(batch, f)[rows].astype(np.int64)).to(device, non_blocking=True)
+        for f in ProbeBatch.__slots__
+    ]
 
 
 def probe_batches(source: Source, steps: int) -> Iterator[ProbeBatch]:
@@ -199,13 +233,19 @@ def train_probe(source: Source, out: Path, *, steps: int, device: str) -> None:
 
     torch.manual_seed(2)
     base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32).to(device)
-    lora = LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
+    lora = LoraConfig(
+        r=16,
+        lora_alpha=32,
+        lora_dropout=0.05,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        task_type="CAUSAL_LM",
+    )
     model = get_peft_model(base, lora)
     heads = Heads(CONFIG["hidden_size"]).to(device)
     adapter = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [
-            {"params": adapter, "peak": 2e-3, "weight_decay": 0.01},
+            {"params": adapter, "peak": 2e-3, "weight_decay": 0.05},
             {"params": [heads.W_start.weight, heads.W_end.weight], "peak": 1e-3, "weight_decay": 0.01},
             {"params": [heads.classifier.weight], "peak": 3e-4, "weight_decay": 0.05},
             {"params": [heads.classifier.bias], "peak": 3e-4, "weight_decay": 0.0},
@@ -221,13 +261,10 @@ def train_probe(source: Source, out: Path, *, steps: int, device: str) -> None:
             return base.model(input_ids=ids, use_cache=False).last_hidden_state
 
     forward = torch.compile(states, dynamic=False) if device == "cuda" else states
-    clock = Clock(steps)
+    clock, withheld = Clock(steps), source.validation()
     for step, batch in enumerate(probe_batches(source, steps)):
         set_rate(optimizer, schedule(step, steps, warmup=min(300, steps // 10 + 1)))
-        ids, utterance, query, start, end = (
-            torch.from_numpy(getattr(batch, f).astype(np.int64)).to(device, non_blocking=True)
-            for f in ProbeBatch.__slots__
-        )
+        ids, utterance, query, start, end = tensors(batch, slice(None), device)
         loss, right = probe_loss(forward(ids), heads, utterance, query, torch.stack([start, end]))
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -237,9 +274,15 @@ def train_probe(source: Source, out: Path, *, steps: int, device: str) -> None:
             torch._foreach_lerp_(averaged, [p.detach() for p in trained], max(1 / (step + 1), 1 / 500))
         if step % 50 == 0:
             clock.show(step, loss=loss.item(), right=right.item())
+        if step % 500 == 499:
+            model.eval()
+            print(f"step {step} validation {validate(states, heads, withheld, device)}", flush=True)
+            model.train()
     with torch.no_grad():
         for parameter, mean in zip(trained, averaged, strict=True):
             parameter.copy_(mean)
+    model.eval()
+    print(f"averaged: validation {validate(states, heads, withheld, device)}", flush=True)
     model.to(torch.bfloat16).save_pretrained(out / "adapter")
     torch.save(heads.saved(), out / "probe_heads.pt")
 

@@ -6,15 +6,20 @@ Wordings and values are split once, by hash: what the held-out side holds, train
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cache
 
 from demo.grammar import Node, Ref, bucket, parse, walk
 from demo.noise import roughen
+from demo.rewording import reword, slots_of
 from demo.values import _FUNCTIONS as FUNCTIONS
 from demo.values import HERE, sample
 
 _HELD_OUT_SHARE = 9  # one wording in nine is kept for evaluation
+_VALIDATION_SHARE = 20  # and of the others one in twenty
+_RUN = re.compile(r"[A-Za-z]+|[0-9]+")
 _RELATIVE = ("today", "tonight", "tomorrow", "next", "this", "last", "every", "in", "the day", "over")
 
 
@@ -52,23 +57,34 @@ def slot_kinds(function: str) -> dict[str, str]:
     return {slot: kind for slot, (kind, _) in FUNCTIONS[function]["slots"].items()}
 
 
+class Side(StrEnum):
+    """Which wordings to draw from; each wording is on one side only."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"  # withheld from training too, to choose settings without looking at the held-out side
+    HELD_OUT = "held-out"
+
+
+def _side(line: str) -> Side:
+    if bucket(line, _HELD_OUT_SHARE) == 0:
+        return Side.HELD_OUT
+    return Side.VALIDATION if bucket("validation " + line, _VALIDATION_SHARE) == 0 else Side.TRAIN
+
+
 @cache
-def wordings(function: str, *, held_out: bool) -> tuple[tuple[Node, ...], ...]:
+def wordings(function: str, side: Side) -> tuple[tuple[Node, ...], ...]:
     """Return the parsed wordings of one side of the split."""
     lines = (HERE / "templates" / f"{function}.txt").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.strip() and not line.startswith("# ")]
-    return tuple(parse(line) for line in kept if (bucket(line, _HELD_OUT_SHARE) == 0) == held_out)
+    return tuple(parse(line) for line in kept if _side(line) is side)
 
 
-def pieces(function: str, rng: random.Random, *, held_out: bool) -> list[Piece]:
+def pieces(function: str, rng: random.Random, *, side: Side) -> list[Piece]:
     """Expand one random wording; of two drawn, the one with more slots wins, which leaves about 25 % absent."""
-    side = wordings(function, held_out=held_out)
-    drafts = [list(walk(rng.choice(side), rng)) for _ in range(2)]
-    return _fill(function, max(drafts, key=_count_slots), rng, held_out=held_out)
-
-
-def _count_slots(draft: list[str | Ref]) -> int:
-    return len({part.name for part in draft if isinstance(part, Ref) and not part.name.startswith("~")})
+    drafts = [list(walk(rng.choice(wordings(function, side)), rng)) for _ in range(2)]
+    drafts.sort(key=lambda draft: -len(slots_of(draft)))
+    draft = reword(*drafts, rng) if side is Side.TRAIN else drafts[0]
+    return _fill(function, draft, rng, held_out=side is Side.HELD_OUT)
 
 
 def _fill(
@@ -108,26 +124,52 @@ def join(function: str, parts: list[Piece]) -> Example:
 
 
 def _scrambled(piece: Piece, rng: random.Random, vocabulary: tuple[str, ...]) -> Piece:
-    return replace(piece, text=" ".join(rng.choices(vocabulary, k=rng.randint(1, 3)))) if piece.slot else piece
+    """Replace a value by random words, or by one of its own shape that nobody has: pointers copy, not recall."""
+    if piece.slot is None:
+        return piece
+    if rng.random() < 0.25:
+        return replace(piece, text=" ".join(_word(rng, vocabulary) for _ in range(rng.randint(1, 3))))
+    keep = rng.choice([0.0, 0.3, 0.6])
+    return replace(
+        piece,
+        text=_RUN.sub(lambda run: run[0] if rng.random() < keep else _like(run[0], rng, vocabulary), piece.text),
+    )
+
+
+def _word(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
+    """Return a word, or one glued from the ends of two."""
+    word = rng.choice(vocabulary)
+    return word if rng.random() < 0.5 else word[: rng.randint(2, 4)] + rng.choice(vocabulary)[-rng.randint(2, 4) :]
+
+
+def _like(run: str, rng: random.Random, vocabulary: tuple[str, ...]) -> str:
+    """Return digits for digits, and a word in the same case for a word."""
+    if run.isdigit():
+        return "".join(rng.choice("0123456789") for _ in run)
+    word = _word(rng, vocabulary)
+    if run.isupper():
+        return word.upper()
+    return word.capitalize() if run[0].isupper() else word
 
 
 def example(
     function: str,
     rng: random.Random,
     *,
-    held_out: bool,
+    side: Side,
     vocabulary: tuple[str, ...] = (),
-    scramble: float = 0.0,
+    scramble: tuple[float, ...] = (),
 ) -> Example:
     """Draw an utterance of ``function``.
 
-    ``vocabulary`` are the words that replaced words are taken from; ``scramble`` is the share of values that become
-    one to three of those words.
+    ``vocabulary`` are the words that replaced words are taken from; ``scramble`` are shares of values that are replaced,
+    one of which is drawn for an utterance.
     """
     while True:
-        parts = pieces(function, rng, held_out=held_out)
+        parts = pieces(function, rng, side=side)
         if scramble:
-            parts = [_scrambled(part, rng, vocabulary) if rng.random() < scramble else part for part in parts]
+            share = rng.choice(scramble)
+            parts = [_scrambled(part, rng, vocabulary) if rng.random() < share else part for part in parts]
         parts = roughen(parts, rng, vocabulary)
         made = join(function, parts)
         if made.utterance:

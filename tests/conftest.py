@@ -28,3 +28,9 @@ def hf_fp32(demo, pool):
 def vllm_fp16(demo, pool):
     """A real vLLM server with the demo's base and adapter; starting takes about 30 s on 2 cores."""
     return pool.get(demo.runtime("vllm-fp16"))
+
+
+@pytest.fixture(scope="session")
+def vllm_awq(demo, pool):
+    """A real vLLM server with the demo's AWQ base and the adapter rescaled for it."""
+    return pool.get(demo.runtime("vllm-awq"))

@@ -17,9 +17,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 def add_runtimes(parser: argparse.ArgumentParser) -> None:
     """Add ``--runtime``, which may be given several times."""
-    parser.add_argument(
-        "--runtime", action="append", default=[], metavar="NAME", help="repeatable"
-    )
+    parser.add_argument("--runtime", action="append", default=[], metavar="NAME", help="repeatable")
 
 
 def chosen(bundle: Bundle, names: Sequence[str], *, default_all: bool = False) -> list[RuntimeSpec]:

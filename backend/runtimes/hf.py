@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.awq.dequantize import dequantized_state, is_awq
 from backend.errors import BundleError, PrerequisiteError
 from backend.norms import normalize
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
@@ -110,6 +111,8 @@ def _load_model(spec: RuntimeSpec) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    if is_awq(spec.model):
+        return _add_adapter(_dequantized(spec), spec.adapter)
     model: Any
     report: Any
     load: Any = AutoModelForCausalLM.from_pretrained  # typed as if it never returned the loading report
@@ -131,11 +134,34 @@ def _load_model(spec: RuntimeSpec) -> Any:
             found=f"{len(report['missing_keys'])} tensors missing, such as {sorted(report['missing_keys'])[0]}",
             remedy="Copy the checkpoint again; config.json and the weights must belong together.",
         )
-    return model if spec.adapter is None else _add_adapter(model, spec.adapter)
+    return _add_adapter(model, spec.adapter)
 
 
-def _add_adapter(model: Any, adapter: str) -> Any:
+def _dequantized(spec: RuntimeSpec) -> Any:
+    """An AWQ checkpoint as a plain model: what its 4-bit weights mean, without any kernel."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(spec.model, trust_remote_code=False)
+    del config.quantization_config
+    make: Any = AutoModelForCausalLM.from_config  # untyped upstream
+    model = make(config, dtype=getattr(torch, spec.dtype))
+    found = model.load_state_dict(dequantized_state(Path(spec.model)), strict=False)
+    missing = [name for name in found.missing_keys if name != "lm_head.weight"]  # hidden states do not need it
+    if missing or found.unexpected_keys:
+        raise BundleError(
+            "The AWQ checkpoint does not fit its config.json",
+            found=", ".join([*missing, *found.unexpected_keys][:3]),
+            remedy="Quantise the base again.",
+        )
+    return model
+
+
+def _add_adapter(model: Any, adapter: str | None) -> Any:
     import warnings
+
+    if adapter is None:
+        return model
 
     from peft import PeftModel
 

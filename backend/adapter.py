@@ -1,0 +1,112 @@
+"""What an adapter says it changes, and which of that a server would really bind.
+
+vLLM 0.32 loads ``base_model.model.layers...`` and ``base_model.model.model.layers...``; tensors under any other prefix
+(``backbone.``, ``module.``, ``_orig_mod.``) it ignores without a word, and the adapter does nothing, or half of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.errors import BundleError
+
+_KEY = re.compile(r"^base_model\.model\.(?:model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight$")
+_REJECTED = {"use_dora": False, "bias": "none", "modules_to_save": None}  # vLLM takes only these values
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReport:
+    """An adapter's tensors against the modules of its base."""
+
+    rank: int
+    alpha: float
+    bound: tuple[str, ...]  # modules both sides of the adapter reach, as layers.0.self_attn.q_proj
+    unmatched: tuple[str, ...]  # tensors that reach no module
+    missing: tuple[str, ...]  # modules the configuration names that no tensor reaches
+    unsupported: tuple[str, ...]  # settings vLLM rejects
+    misshapen: tuple[str, ...]  # tensors whose rank or width does not fit
+
+
+def inspect_adapter(adapter: Path, base: Path) -> AdapterReport:
+    """Read headers only, no weights.
+
+    Raises:
+        BundleError: if configuration or tensors cannot be read.
+    """
+    config = _read_config(adapter)
+    shapes = tensor_shapes(adapter)
+    modules = _modules(base)
+    rank = int(config.get("r", 0))
+    sides: dict[str, set[str]] = {}
+    unmatched, misshapen = [], []
+    for name, shape in sorted(shapes.items()):
+        found = _KEY.match(name)
+        module = found[1] if found else ""
+        if found is None or module not in modules:
+            unmatched.append(name)
+            continue
+        sides.setdefault(module, set()).add(found[2])
+        expected = (rank, modules[module][1]) if found[2] == "A" else (modules[module][0], rank)
+        if 0 not in expected and shape != expected:
+            misshapen.append(f"{name} is {list(shape)}, expected {list(expected)}")
+    bound = tuple(module for module, both in sides.items() if both == {"A", "B"})
+    wanted = [module for module in modules if _is_target(module, config.get("target_modules"))]
+    return AdapterReport(
+        rank=rank,
+        alpha=float(config.get("lora_alpha", 0)),
+        bound=bound,
+        unmatched=tuple(unmatched),
+        missing=tuple(module for module in wanted if module not in bound),
+        unsupported=tuple(f"{k} = {config[k]!r}" for k, v in _REJECTED.items() if config.get(k, v) not in (v, [], "")),
+        misshapen=tuple(misshapen),
+    )
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all tensors of a folder's safetensors files; raises `BundleError` for a damaged one."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes = {}
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BundleError("No weights", found=f"no .safetensors in {folder.name}", remedy="Save them as safetensors.")
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  # safe_open has no __iter__
+                    shapes[name] = tuple(tensors.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise BundleError(f"{path.name} is damaged", found=str(error)[:120], remedy="Copy it again.") from error
+    return shapes
+
+
+def _read_config(adapter: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError("adapter_config.json cannot be read", found=str(error)[:120], remedy="Save it again.") from error
+    if not isinstance(config, dict):
+        raise BundleError("adapter_config.json is not an object", found=type(config).__name__, remedy="Save it again.")
+    return config
+
+
+def _modules(base: Path) -> dict[str, tuple[int, int]]:
+    """Return ``{module: (d_out, d_in)}`` of the base's linear layers; packed AWQ layers have 0 where it is not plain."""
+    modules = {}
+    for name, shape in tensor_shapes(base).items():
+        stem, _, kind = name.removeprefix("model.").rpartition(".")
+        if kind == "weight" and len(shape) == 2 and ".layers." in f".{stem}":
+            modules[stem] = (shape[0], shape[1])
+        elif kind == "qweight":
+            modules[stem] = (0, 0)
+    return modules
+
+
+def _is_target(module: str, targets: Any) -> bool:
+    if isinstance(targets, str):
+        return targets == "all-linear" or re.fullmatch(targets, module) is not None
+    return isinstance(targets, list) and any(module == t or module.endswith(f".{t}") for t in targets)

@@ -1,0 +1,80 @@
+"""AutoAWQ's GEMM checkpoints back to plain weights.
+
+``qweight [d_in, d_out / 8]`` and ``qzeros [d_in / group, d_out / 8]`` hold eight 4-bit numbers an int32, lowest bits first,
+in the column order 0 2 4 6 1 3 5 7; ``weight = (q - zero) * scale`` with ``scales [d_in / group, d_out]`` (AutoAWQ 0.2.9,
+``awq/modules/linear/gemm.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.errors import BundleError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+_BITS = 4
+# by `backend.awq.quantize`; in a folder of its own, as vLLM loads every safetensors file beside the weights
+SCALES_FILE = "channel_scales/awq.safetensors"
+
+
+def quantization_config(model: str) -> dict[str, Any] | None:
+    """Return the quantization part of a checkpoint's ``config.json``, or None if it is not quantised."""
+    path = Path(model) / "config.json"
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
+    return found if isinstance(found, dict) else None
+
+
+def is_awq(model: str) -> bool:
+    """Tell whether a directory holds a checkpoint that AutoAWQ wrote."""
+    found = quantization_config(model)
+    return found is not None and found.get("quant_method") == "awq"
+
+
+def dequantized_state(folder: Path) -> dict[str, Tensor]:
+    """Return all tensors of a checkpoint in float32, quantised layers as ``weight [d_out, d_in]``.
+
+    Raises:
+        BundleError: if it is not 4-bit GEMM with zero points.
+    """
+    from safetensors.torch import load_file
+
+    config = quantization_config(str(folder)) or {}
+    if config.get("bits", config.get("w_bit")) != _BITS or str(config.get("version", "gemm")).lower() != "gemm":
+        raise BundleError(
+            "Only 4-bit AWQ checkpoints in GEMM layout can be read back", found=str(config)[:120], remedy="Quantise again."
+        )
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(path)
+    state = {}
+    for name, tensor in tensors.items():
+        layer, _, kind = name.rpartition(".")
+        if kind == "qweight":
+            state[f"{layer}.weight"] = _dequantize(tensor, tensors[f"{layer}.qzeros"], tensors[f"{layer}.scales"])
+        elif kind not in ("qzeros", "scales"):
+            state[name] = tensor.float()
+    return state
+
+
+def _dequantize(qweight: Tensor, qzeros: Tensor, scales: Tensor) -> Tensor:
+    weight, zeros = _unpacked(qweight), _unpacked(qzeros)
+    group = weight.shape[0] // zeros.shape[0]
+    spread = zeros.repeat_interleave(group, dim=0), scales.float().repeat_interleave(group, dim=0)
+    return ((weight - spread[0]).float() * spread[1]).T.contiguous()
+
+
+def _unpacked(packed: Tensor) -> Tensor:
+    import torch
+
+    shifts = torch.arange(0, 32, _BITS, dtype=torch.int32)
+    stored = (packed[..., None] >> shifts) & (2**_BITS - 1)  # [rows, columns / 8, 8], in stored order
+    plain = torch.empty_like(stored)
+    plain[..., list(_COLUMN_ORDER)] = stored
+    return plain.flatten(-2)
