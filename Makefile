@@ -5,15 +5,20 @@ BIN := $(VENV)/bin
 # vLLM comes in two builds; both want exactly the torch that requirements.txt pins
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: run test
+.PHONY: run test chromium
 run: $(VENV)/ready
 	@echo "Serving the demo bundle on http://127.0.0.1:8501"
 	$(BIN)/streamlit run app.py
 
-test: $(VENV)/ready
+test: $(VENV)/ready chromium
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+# the browser of the browser tests, from Debian
+chromium:
+	@command -v chromium >/dev/null || { echo "Installing Debian's chromium for the browser tests"; \
+	  $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && $(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq chromium; }
 
 $(VENV)/ready: requirements.txt requirements-$(ENGINE).txt requirements-awq.txt
 	@echo "Making $(VENV) with the $(ENGINE) build of vLLM (a few minutes)"

@@ -1,47 +1,36 @@
-"""Playground: paste an utterance, choose a function, see which words the probe reads as which slot."""
+"""Playground: type an utterance, see which words each runtime reads as which slot."""
 
 import streamlit as st
 
-from backend.bundle import DEMO, load_bundle
 from backend.errors import BackendError
-from backend.norms import norm_stats
+from backend.inference import run_on_all
+from backend.probe import Decoding
 from backend.runtimes.base import ForwardOptions
-from backend.runtimes.hf import HFRuntime
-from backend.schema import load_schemas
-from ui.spans import lane
-
-
-@st.cache_resource(show_spinner="Loading the demo bundle")
-def _loaded():
-    bundle = load_bundle(DEMO)
-    return bundle.load_probe(), load_schemas(bundle.schemas), HFRuntime.load(bundle.runtimes[0])
+from ui import frame, inputs, lanes
 
 
 def main() -> None:
     """Draw the page."""
-    st.set_page_config(page_title="Probe Parity", layout="wide")
-    st.title("Playground")
-    probe, schemas, runtime = _loaded()
-    names = sorted(schemas)
-    function = st.selectbox("Function", names, index=names.index("book_flight"), key="function")
-    text = st.text_area("Utterance", "Fly me from Boston to Seattle next Friday", key="utterance")
-    normalize = st.toggle("L2 normalisation", key="normalize")
-    lora = st.toggle("LoRA", value=True, key="lora")
+    context = frame.page("Playground")
     try:
-        prompt = probe.builder.build(schemas[function], text)
-        states = runtime.forward([prompt.ids], ForwardOptions(normalize=normalize, lora=lora))[0]
-        slots = probe.predict(prompt, states)
+        schema, text = inputs.function_and_text(context)
+        specs, decoding = inputs.runtimes_and_decoding(context)
+        toggles = st.container(horizontal=True, key="toggles")
+        options = ForwardOptions(normalize=inputs.toggled("normalize"), lora=inputs.toggled("lora", default=True))
+        if not text.strip():
+            inputs.toggles(toggles, options, None)
+            lanes.empty_state(context)
+            return
+        prompt = context.probe.builder.build(schema, text)
     except BackendError as error:
-        st.code(str(error), language=None, wrap_lines=True)  # plain text: it may quote what was pasted
+        frame.show_error(error)
         return
-    stats = norm_stats(states)
-    effect = f"L2 {'on' if normalize else 'off'}, LoRA {'on' if lora else 'off'}, mean norm {stats.mean:.2f}"
-    st.caption(f"{runtime.spec.name} · {effect}")
-    st.html(lane(text, slots))
-    st.dataframe(
-        [{"slot": s.slot, "value": s.value or "", "present": s.present, "margin": round(s.null_margin, 2)} for s in slots],
-        hide_index=True,
-    )
+    outcomes = run_on_all(context.pool, specs, context.probe, prompt, options, decoding=Decoding(decoding))
+    inputs.toggles(toggles, options, next((o.run for o in outcomes if o.run), None))
+    gold = inputs.gold_of(context, schema.name, prompt)
+    lanes.show(context, prompt, outcomes, gold)
+    lanes.table(outcomes, gold)
+    lanes.norms(context, prompt, outcomes)
 
 
 # A spawned child imports this file under another name and must not draw.

@@ -49,6 +49,7 @@ class _File(_Strict):
     heads: str = "probe_heads.pt"
     schemas: str = "function_schemas.json"
     dataset: str | None = None
+    examples: str | None = None  # JSONL the playground offers; default the evaluation set
     awq: str | None = None  # 4-bit checkpoint of the same base
     awq_adapter: str | None = None  # adapter rescaled for it
     prompt: _Prompt = _Prompt()
@@ -68,6 +69,7 @@ class Bundle:
     heads: Path
     schemas: Path
     dataset: Path | None
+    examples: Path | None
     awq: str | None
     max_tokens: int  # longest prompt, in tokens
     runtimes: tuple[RuntimeSpec, ...]
@@ -102,7 +104,7 @@ def load_bundle(folder: Path) -> Bundle:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise BundleError("bundle.toml has wrong entries", found=problems, remedy="Correct these keys.") from error
-    files = [content.heads, content.schemas, *([content.dataset] if content.dataset else [])]
+    files = [content.heads, content.schemas, *(name for name in (content.dataset, content.examples) if name)]
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise BundleError("Files of the bundle are missing", found=", ".join(missing), remedy="Add them to the folder.")
@@ -113,6 +115,7 @@ def load_bundle(folder: Path) -> Bundle:
         heads=folder / content.heads,
         schemas=folder / content.schemas,
         dataset=folder / content.dataset if content.dataset else None,
+        examples=folder / chosen if (chosen := content.examples or content.dataset) else None,
         awq=_model(folder, content.awq) if content.awq else None,
         max_tokens=content.prompt.max_tokens,
         runtimes=tuple(_spec(folder, content, entry) for entry in content.runtimes()),

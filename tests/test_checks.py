@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from backend.adapter import inspect_adapter
 from backend.checks import check_runtime
-from backend.commands.check import check_prompts
+from backend.health import check_prompts
 from backend.runtimes.base import Engine, ForwardOptions, Runtime
 from backend.runtimes.hf import HFRuntime
 

@@ -1,23 +1,41 @@
 """One lane of highlighted text: the utterance with the spans of present slots, every piece escaped."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from backend.probe import SlotPrediction
+from backend.prompt import Span
 
-_COLOURS = ("#4c9be8", "#e0a030", "#3cab7a", "#c46fc9", "#d9694f", "#7d86e0")
+_COLOURS = ("#4c9be8", "#e0a030", "#3cab7a", "#c46fc9", "#d9694f", "#7d86e0", "#8a9a3b", "#c95f8e")
 
 
-def lane(text: str, slots: Sequence[SlotPrediction]) -> str:
-    """Return inert HTML; where spans overlap, the earlier one is drawn and the later one is left to the table."""
-    chosen = sorted((s.char_span.start, s.char_span.end, i) for i, s in enumerate(slots) if s.present)
-    out, at = "", 0
-    for start, end, index in chosen:
-        if start < at:
-            continue
-        colour = _COLOURS[index % len(_COLOURS)]
-        out += escape(text[at:start])
-        out += f'<mark style="background:{colour}55;color:inherit;border-bottom:2px solid {colour}">'
-        out += f"{escape(text[start:end])}<sub> {escape(slots[index].slot)}</sub></mark>"
-        at = end
-    return f'<div style="white-space:pre-wrap;line-height:2">{out}{escape(text[at:])}</div>'
+def lane(text: str, slots: Sequence[SlotPrediction], gold: Mapping[str, Span] | None = None) -> str:
+    """Return inert HTML: found spans filled and named, further ones over the same words underlined, gold outlined."""
+    found = [(slot.char_span, index) for index, slot in enumerate(slots) if slot.present]
+    golden = list((gold or {}).values())
+    edges = {0, len(text)} | {edge for span, _ in found for edge in (span.start, span.end)}
+    edges |= {edge for span in golden for edge in (span.start, span.end)}
+    cuts = sorted(edge for edge in edges if 0 <= edge <= len(text))
+    out = ""
+    for start, end in zip(cuts, cuts[1:], strict=False):
+        here = [index for span, index in found if span.start <= start and end <= span.end]
+        outlined = any(span.start <= start and end <= span.end for span in golden)
+        names = [slots[index].slot for span, index in found if span.end == end and index in here]
+        out += _piece(text[start:end], here, outlined=outlined) + _label(names)
+    return f'<div class="lane" style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:2.1">{out}</div>'
+
+
+def _piece(text: str, here: Sequence[int], *, outlined: bool) -> str:
+    if not here and not outlined:
+        return escape(text)
+    style = "color:inherit;border-radius:3px;padding:1px 0;"
+    style += f"background:{_COLOURS[here[0] % len(_COLOURS)]}55;" if here else "background:none;"
+    if here:
+        style += f"border-bottom:2px solid {_COLOURS[here[-1] % len(_COLOURS)]};"
+    if outlined:
+        style += "outline:1.5px dashed currentColor;outline-offset:1px;"
+    return f'<mark style="{style}">{escape(text)}</mark>'
+
+
+def _label(names: Sequence[str]) -> str:
+    return f'<sub style="opacity:.75"> {escape(", ".join(names))} </sub>' if names else ""
