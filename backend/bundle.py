@@ -107,7 +107,7 @@ def load_bundle(folder: Path) -> Bundle:
     files = [content.heads, content.schemas, *(name for name in (content.dataset, content.examples) if name)]
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        raise BundleError("Files of the bundle are missing", found=", ".join(missing), remedy="Add them to the folder.")
+        raise BundleError("Files of the bundle are missing", found="no " + ", no ".join(missing), remedy="Add them.")
     return Bundle(
         folder=folder,
         base=_model(folder, content.base),

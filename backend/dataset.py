@@ -51,13 +51,13 @@ class Skipped:
     """Rows left out, with the first reasons; filled while reading."""
 
     count: int = 0
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[InputError] = field(default_factory=list)
 
     def add(self, error: InputError) -> None:
         """Count one row."""
         self.count += 1
         if len(self.reasons) < 20:
-            self.reasons.append(str(error))
+            self.reasons.append(error)
 
 
 def read_examples(

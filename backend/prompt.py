@@ -6,8 +6,10 @@ training script does; tokenising the joined string would merge tokens across the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import BundleError, InputError
@@ -170,10 +172,13 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerFast:
     Raises:
         BundleError: if it cannot be loaded.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    # transformers 5.19 lets the model type overrule a directory that says "take tokenizer.json as it is": beside a Qwen2
+    # config it swaps pre-tokenizer and model settings, and ids change without a word
+    loader: Any = PreTrainedTokenizerFast if _is_generic(source) else AutoTokenizer
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer: Any = loader.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         # transformers raises OSError, ValueError, ImportError and more for one broken directory
         raise BundleError(
@@ -184,6 +189,14 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerFast:
         tokenizer.backend_tokenizer.no_padding()
     loaded: PreTrainedTokenizerFast = tokenizer
     return loaded
+
+
+def _is_generic(source: str) -> bool:
+    try:
+        config = json.loads((Path(source) / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # a hub id, or a directory that loading will complain about
+    return isinstance(config, dict) and config.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def check_utterance(text: str) -> None:
