@@ -39,3 +39,8 @@ def _piece(text: str, here: Sequence[int], *, outlined: bool) -> str:
 
 def _label(names: Sequence[str]) -> str:
     return f'<sub style="opacity:.75"> {escape(", ".join(names))} </sub>' if names else ""
+
+
+def plain(text: str) -> str:
+    """Return an utterance as inert HTML."""
+    return f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{escape(text)}</div>'
