@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from backend.errors import BackendError
 
-COMMANDS = ("predict", "serve_command", "quantize", "rescale_adapter", "check", "bundle", "evaluate")
+COMMANDS = ("predict", "serve_command", "quantize", "rescale_adapter", "check", "bundle", "evaluate", "diagnose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -178,6 +178,16 @@ class Store:
                 raise
 
 
+def example_of(store: Store, run: int, example: str) -> tuple[str, str, dict[str, tuple[str, str]]]:
+    """Return function, utterance and gold of a stored example; raises `InputError` if it is not in the run."""
+    store.run(run)
+    rows = list(store.rows(run, where="AND example = ?", values=(example,)))
+    if not rows:
+        raise InputError("No such example in this run", found=str(example), remedy="Take an id of its table.")
+    gold = {row.slot: (row.gold_decoded, row.gold_raw) for row in rows if row.gold_present}
+    return rows[0].function, rows[0].utterance, gold
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:
