@@ -1,0 +1,169 @@
+"""A server that answers wrongly in every way: each is a named error within its deadline, never states to score."""
+
+import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from backend.errors import InputError, PrerequisiteError, RuntimeFault, RuntimeTimeout
+from backend.runtimes.base import Engine, ForwardOptions, RuntimeSpec
+from backend.runtimes.vllm import VLLMRuntime
+
+D = 4
+IDS = [[5, 6, 7], [8, 9]]
+
+
+def answer(ids, **changes):
+    """Return body and metadata as vLLM gives them, with changes to the first row's metadata."""
+    body, rows = b"", []
+    for index, prompt in enumerate(ids):
+        block = np.ones((len(prompt), D), "<f2").tobytes()
+        row = {"index": index, "embed_dtype": "float16", "endianness": "little", "start": len(body)}
+        rows.append(row | {"end": len(body) + len(block), "shape": [len(prompt), D]})
+        body += block
+    rows[0] |= changes
+    return body, {"metadata": json.dumps({"data": rows})}
+
+
+class Server(ThreadingHTTPServer):
+    """Healthy until `fault` is set to a function (handler, ids)."""
+
+    daemon_threads = True
+    fault = None
+    models = ("base", "probe")
+    version = "0.32.0"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        cards = [{"id": name, "max_model_len": 64} for name in self.server.models]
+        content = {"/version": {"version": self.server.version}, "/v1/models": {"data": cards}}[self.path]
+        self.reply(json.dumps(content).encode())
+
+    def do_POST(self):
+        ids = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
+        (self.server.fault or (lambda handler, ids: handler.reply(*answer(ids))))(self, ids)
+
+    def reply(self, body, headers=None, status=200, length=None):
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    made = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def spec(server, **changes):
+    url = f"http://127.0.0.1:{server.server_port}"
+    return RuntimeSpec("remote", Engine.VLLM, "base", "float16", adapter="a", urls=(url,), **changes)
+
+
+@pytest.fixture
+def runtime(server):
+    made = VLLMRuntime.connect(spec(server), deadline_s=2)
+    yield made
+    made.close()
+
+
+def dribble(handler, ids):
+    body, headers = answer(ids)
+    handler.send_response(200)
+    for name, value in headers.items():
+        handler.send_header(name, value)
+    handler.send_header("content-length", str(len(body)))
+    handler.end_headers()
+    for byte in body:
+        handler.wfile.write(bytes([byte]))
+        handler.wfile.flush()
+        time.sleep(0.3)
+
+
+def nan(handler, ids):
+    body, headers = answer(ids)
+    handler.reply(np.full(len(body) // 2, np.nan, "<f2").tobytes(), headers)
+
+
+FAULTS = {
+    "404": (lambda h, ids: h.reply(b'{"error": {"message": "no such model"}}', status=404), "status 404"),
+    "429": (lambda h, ids: h.reply(b"", status=429), "status 429"),
+    "500": (lambda h, ids: h.reply(b"<html>broken</html>", status=500), "status 500"),
+    "garbage": (lambda h, ids: h.reply(b"hello"), "not what vLLM"),
+    "garbage metadata": (lambda h, ids: h.reply(b"hello", {"metadata": "{"}), "not what vLLM"),
+    "truncated": (lambda h, ids: h.reply(answer(ids)[0][:-4], answer(ids)[1], length=999), "connection broke"),
+    "body too short": (lambda h, ids: h.reply(answer(ids)[0][:-4], answer(ids)[1]), "token contract"),
+    "a prompt missing": (lambda h, ids: h.reply(*answer(ids[:1])), "token contract"),
+    "a row too few": (lambda h, ids: h.reply(*answer([ids[0][1:], *ids[1:]])), "token contract"),
+    "wrong width": (lambda h, ids: h.reply(*answer(ids, shape=[3, 8])), "token contract"),
+    "wrong dtype": (lambda h, ids: h.reply(*answer(ids, embed_dtype="bfloat16")), "token contract"),
+    "big endian": (lambda h, ids: h.reply(*answer(ids, endianness="big")), "token contract"),
+    "NaN": (nan, "NaN"),
+    "dribble": (dribble, "no answer within"),
+    "hangs": (lambda h, ids: time.sleep(5), "no answer within"),
+    "hangs up": (lambda h, ids: h.connection.close(), "connection broke"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_wrong_answer_is_a_named_error_in_time_and_the_next_good_one_is_taken(server, runtime, name):
+    fault, words = FAULTS[name]
+    server.fault = fault
+    started = time.monotonic()
+    with pytest.raises(RuntimeFault) as raised:
+        runtime.forward(IDS, ForwardOptions())
+    assert words in str(raised.value) and raised.value.remedy
+    assert time.monotonic() - started < 4
+    assert isinstance(raised.value, RuntimeTimeout) == (name in ("dribble", "hangs"))
+    server.fault = None
+    assert [tuple(rows.shape) for rows in runtime.forward(IDS, ForwardOptions())] == [(3, D), (2, D)]
+
+
+def test_a_server_that_is_down():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    with pytest.raises(PrerequisiteError, match="no server answers"):
+        VLLMRuntime.connect(RuntimeSpec("remote", Engine.VLLM, "base", "float16", urls=(url,)))
+
+
+@pytest.mark.parametrize("url", ["ftp://somewhere", "localhost:8000", ""])
+def test_a_url_that_is_none(url):
+    with pytest.raises(PrerequisiteError, match="not a server address"):
+        VLLMRuntime.connect(RuntimeSpec("remote", Engine.VLLM, "base", "float16", urls=(url,)))
+
+
+def test_no_adapter_of_that_name(server):
+    server.models = ("base",)
+    with pytest.raises(PrerequisiteError, match="does not serve probe"):
+        VLLMRuntime.connect(spec(server))
+
+
+@pytest.mark.parametrize("version", ["0.15.1", "nonsense"])
+def test_a_version_that_cannot_choose_adapters(server, version):
+    server.version = version
+    with pytest.raises(PrerequisiteError):
+        VLLMRuntime.connect(spec(server))
+
+
+def test_the_servers_own_limit_counts(server):
+    made = VLLMRuntime.connect(spec(server))
+    with pytest.raises(InputError, match="at most 64"):
+        made.forward([[5] * 65], ForwardOptions())
+    made.close()
+    with pytest.raises(PrerequisiteError, match="unloaded"):
+        made.forward([[5]], ForwardOptions())
