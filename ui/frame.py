@@ -17,6 +17,7 @@ from ui.charts import runtime_colour
 PAGES = (
     ("app.py", "Playground", ":material/edit_note:"),
     ("pages/Evaluate.py", "Evaluate", ":material/table_chart:"),
+    ("pages/Diagnose.py", "Diagnose", ":material/troubleshoot:"),
     ("pages/Health.py", "Health", ":material/monitor_heart:"),
 )
 _DOT = {State.IDLE: "○", State.LOADING: "◔", State.READY: "●", State.FAILED: "✕"}
