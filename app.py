@@ -19,7 +19,7 @@ def main() -> None:
         options = ForwardOptions(normalize=inputs.toggled("normalize"), lora=inputs.toggled("lora", default=True))
         if not text.strip():
             inputs.toggles(toggles, options, None)
-            lanes.empty_state(context)
+            lanes.empty_state()
             return
         prompt = context.probe.builder.build(schema, text)
     except BackendError as error:

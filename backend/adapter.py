@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import BundleError
+from backend.tensors import tensor_shapes
 
 _KEY = re.compile(r"^base_model\.model\.(?:model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight$")
 _REJECTED = {"use_dora": False, "bias": "none", "modules_to_save": None}  # vLLM takes only these values
@@ -64,24 +65,6 @@ def inspect_adapter(adapter: Path, base: Path) -> AdapterReport:
         unsupported=tuple(f"{k} = {config[k]!r}" for k, v in _REJECTED.items() if config.get(k, v) not in (v, [], "")),
         misshapen=tuple(misshapen),
     )
-
-
-def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all tensors of a folder's safetensors files; raises `BundleError` for a damaged one."""
-    from safetensors import SafetensorError, safe_open
-
-    shapes = {}
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise BundleError("No weights", found=f"no .safetensors in {folder.name}", remedy="Save them as safetensors.")
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  # safe_open has no __iter__
-                    shapes[name] = tuple(tensors.get_slice(name).get_shape())
-        except (SafetensorError, OSError) as error:
-            raise BundleError(f"{path.name} is damaged", found=str(error)[:120], remedy="Copy it again.") from error
-    return shapes
 
 
 def _read_config(adapter: Path) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.adapter import inspect_adapter
-from backend.awq.rescale import load_scales
+from backend.awq.rescale import load_scales, max_scale_change
 from backend.check_types import Check
-from backend.errors import BackendError, BundleError
+from backend.errors import BackendError
 from backend.runtimes.base import RuntimeSpec
+from backend.tensors import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,7 @@ def _adapter_fits(awq: Path, base: Path, *, rescaled: bool) -> Check:
         scales, _ = load_scales(base, awq)
     except BackendError as error:
         return Check(name, False, str(error), expected, error.remedy)
-    largest = max((float((scale.values - 1).abs().max()) for scale in scales), default=0.0)
+    largest = max_scale_change(scale.values for scale in scales)
     return Check(
         name,
         rescaled or largest <= _MAX_SCALE_CHANGE,
@@ -92,14 +93,4 @@ _PLAIN = ("model.embed_tokens.weight", "model.norm.weight")
 
 
 def _unquantized(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as tensors:
-                names = set(tensors.keys())
-                found |= {name: tensors.get_tensor(name).float() for name in _PLAIN if name in names}
-        except (SafetensorError, OSError) as error:
-            raise BundleError(f"{path.name} is damaged", found=str(error)[:120], remedy="Copy it again.") from error
-    return found
+    return {name: tensor.float() for name, tensor in read_tensors(folder, _PLAIN.__contains__)}

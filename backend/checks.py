@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from backend.agreement import lora_effect
 from backend.check_files import file_checks
 from backend.check_types import Check
 from backend.errors import BackendError
@@ -173,9 +174,8 @@ def _against(mine: _States, baseline: Runtime, ids: Sequence[Sequence[int]], *, 
     )
     if pair is None or reference.plain is None or mine.plain is None:
         return
-    change, expected = mine.raw - mine.plain, reference.raw - reference.plain
-    direction = float(cosine_similarity(change.flatten(), expected.flatten(), dim=0))
-    slope = float((change * expected).sum() / expected.square().sum())
+    effect = lora_effect(mine.raw, mine.plain, baseline_on=reference.raw, baseline_off=reference.plain)
+    direction, slope = effect.cosine, effect.slope
     floor = _FINGERPRINT_4BIT if four_bit else _FINGERPRINT
     yield Check(
         "LoRA fingerprint",

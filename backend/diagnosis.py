@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from backend.agreement import LoraEffect, lora_effect, row_cosines
 from backend.check_types import Check
 from backend.diagnosis_types import Cause, Diagnosis, Evidence, LadderStep, Verdict
 from backend.errors import BackendError
@@ -71,7 +72,7 @@ def diagnose(
         return Diagnosis(tuple(_broken(slot, error) for slot in first), (), (), (), (), None)
     ladder = _ladder(probe, prompt, baseline, candidate, reference, found)
     last = ladder[-1].slots
-    cosine = _cosine(found.raw, reference.raw)
+    cosine = row_cosines(found.raw, reference.raw)
     print_ = _fingerprint(reference, found)
     verdicts = [
         _verdict(a, b, (gold or {}).get(a.slot, ("", "")) if gold is not None else None, ladder, _Facts(
@@ -96,7 +97,7 @@ class _Facts:
     reference: _States
     found: _States
     cosine: float
-    fingerprint: tuple[float, float] | None
+    fingerprint: LoraEffect | None
 
 
 def _states(arm: Arm, prompt: Prompt) -> _States:
@@ -146,23 +147,11 @@ def _answer(slot: SlotPrediction) -> str | None:
     return slot.value
 
 
-def _cosine(a: Tensor, b: Tensor) -> tuple[float, ...]:
-    from torch.nn.functional import cosine_similarity
-
-    return tuple(cosine_similarity(a, b, dim=-1).tolist())
-
-
-def _fingerprint(reference: _States, found: _States) -> tuple[float, float] | None:
-    """Cosine and slope of the adapter's effect on the candidate against that on the baseline."""
-    from torch.nn.functional import cosine_similarity
-
-    if reference.plain is None or found.plain is None:
+def _fingerprint(reference: _States, found: _States) -> LoraEffect | None:
+    """The adapter's effect on both arms; None where an arm has none, or the baseline runs without it."""
+    if reference.plain is None or found.plain is None or bool((reference.raw == reference.plain).all()):
         return None
-    expected, change = reference.raw - reference.plain, found.raw - found.plain
-    if not bool(expected.any()):
-        return None  # the baseline runs without its adapter
-    direction = float(cosine_similarity(change.flatten(), expected.flatten(), dim=0))
-    return direction, float((change * expected).sum() / expected.square().sum())
+    return lora_effect(found.raw, found.plain, baseline_on=reference.raw, baseline_off=reference.plain)
 
 
 def _broken(slot: SlotPrediction, error: BackendError) -> Verdict:
@@ -223,7 +212,7 @@ def _fault(facts: _Facts) -> tuple[Cause, list[Evidence]] | None:
     if shifted is not None:
         return Cause.ROWS_SHIFTED, [Evidence("rows agree with the baseline's when moved by", str(shifted), "0")]
     if found.plain is not None and reference.plain is not None:
-        base = sum(_cosine(found.plain, reference.plain)) / len(found.plain)
+        base = sum(row_cosines(found.plain, reference.plain)) / len(found.plain)
         if base < _OTHER_BASE:
             return Cause.OTHER_SOURCE, [Evidence("mean cosine without LoRA", f"{base:.4f}", f"at least {_OTHER_BASE}")]
     for check in facts.candidate.file_checks:
@@ -231,7 +220,7 @@ def _fault(facts: _Facts) -> tuple[Cause, list[Evidence]] | None:
             return _FILE_CAUSES[check.name], [Evidence(check.name, check.observed, check.expected)]
     if facts.fingerprint is None:
         return None
-    direction, slope = facts.fingerprint
+    direction, slope = facts.fingerprint.cosine, facts.fingerprint.slope
     evidence = [Evidence("adapter's effect", f"cosine {direction:.3f}, slope {slope:.3f}", "cosine near 1, slope near 1")]
     if abs(slope) < _ABSENT_EFFECT:
         return Cause.LORA_NOT_APPLIED, evidence
@@ -252,7 +241,7 @@ def _shift(found: Tensor, reference: Tensor) -> int | None:
         if abs(by) >= len(found):
             continue
         a, b = (found[by:], reference[:-by]) if by > 0 else (found[:by], reference[-by:])
-        if min(_cosine(a, b)) > _DTYPE_COSINE:
+        if min(row_cosines(a, b)) > _DTYPE_COSINE:
             return by
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from backend.agreement import LoraEffect
 from backend.geometry import NullGeometry, PointerCertificate
 from backend.probe import SlotPrediction
 
@@ -71,4 +72,4 @@ class Diagnosis:
     geometry: tuple[NullGeometry, ...]  # of the candidate's raw states
     certificates: tuple[PointerCertificate, ...]
     cosine: tuple[float, ...]  # per prompt token, candidate against baseline, raw
-    fingerprint: tuple[float, float] | None  # cosine and slope of the adapter's effect; None without adapters
+    fingerprint: LoraEffect | None  # None without adapters

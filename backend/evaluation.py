@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from backend.bundle import Bundle
+from backend.bundle import Bundle, load_bundle
 from backend.dataset import Example, Format, read_examples
 from backend.errors import CheckFailed, InputError
 from backend.fingerprint import fingerprint
@@ -18,6 +18,7 @@ from backend.probe import Probe, SlotPrediction
 from backend.prompt import Prompt
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeSpec
 from backend.schema import FunctionSchema, load_schemas
+from backend.scoring import slot_rows
 from backend.store import Row, Store
 
 if TYPE_CHECKING:
@@ -38,6 +39,20 @@ class Plan:
     dataset: Path
     format: Format | None = None
     limit: int | None = None
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Plan:
+        """Make the plan that ``settings`` describe; raises as `load_bundle` and `Bundle.runtime` do."""
+        bundle = load_bundle(Path(settings["bundle"]))
+        return cls(
+            bundle=bundle,
+            specs=tuple(bundle.runtime(name) for name in settings["runtimes"]),
+            loras=tuple(settings["loras"]),
+            normalizes=tuple(settings["normalizes"]),
+            dataset=Path(settings["dataset"]),
+            format=Format(settings["format"]) if settings["format"] else None,
+            limit=settings["limit"],
+        )
 
     def settings(self) -> dict[str, object]:
         """Return what a later process needs to make the same plan."""
@@ -196,21 +211,14 @@ def _rows(
     probe: Probe,
     cell: tuple[str, bool, bool],
 ) -> Iterator[Row]:
-    gold = {g.slot: g for g in example.gold}
-    for slot, query in zip(slots, prompt.query_positions, strict=True):
-        label = gold.get(slot.slot)
-        tokens = prompt.token_span(label.chars) if label else None
+    counted = slot_rows(example, prompt, slots, probe.builder)
+    for row, slot, query in zip(counted, slots, prompt.query_positions, strict=True):
         yield Row(
             *cell,
             example=example.id,
             slot=slot.slot,
             function=example.function,
-            gold_present=label is not None,
-            present=slot.present,
-            tokens_equal=tokens == slot.pointer,
-            value=slot.value or "",
-            gold_decoded=probe.builder.decode_span(prompt, tokens) if tokens else "",
-            gold_raw=label.value if label else "",
+            **asdict(row),
             null_present=slot.null_logits[0],
             null_absent=slot.null_logits[1],
             start_margin=_finite(slot.start_margin),

@@ -77,6 +77,11 @@ def make_report(store: Store, run: int, *, baseline: str | None = None, margin: 
     return Report(found, len(examples), tuple(made), tuple(pair for pair in pairs if pair is not None))
 
 
+def toggles_text(normalize: bool, lora: bool) -> str:
+    """Return both toggles in words."""
+    return f"L2 {'on' if normalize else 'off'}, LoRA {'on' if lora else 'off'}"
+
+
 def slot_row(row: Row) -> SlotRow:
     """Return what counting needs of a stored row."""
     return SlotRow(row.gold_present, row.present, row.tokens_equal, row.value, row.gold_decoded, row.gold_raw)
@@ -198,8 +203,8 @@ def as_text(report: Report) -> str:
         lines.append(f"{cell.runtime:20s} {toggles} {shown}   {100 * low:5.2f} - {100 * high:5.2f}  {m.n_present}")
     for pair in report.pairs:
         c = pair.comparison
-        toggles = f"L2 {'on' if pair.normalize else 'off'}, LoRA {'on' if pair.lora else 'off'}"
         needed = f", about {c.n_needed} slots needed" if c.n_needed else ""
+        toggles = toggles_text(pair.normalize, pair.lora)
         lines.append(
             f"{pair.candidate} against {pair.baseline} ({toggles}): {100 * c.delta:+.2f} points, {pair.regressions} "
             f"regressions, {pair.improvements} improvements, McNemar p {pair.p:.3g}; no worse than "
@@ -215,7 +220,7 @@ def as_html(report: Report) -> str:
     drawn = [cell for cell in report.cells if cell.metrics.decoded is not None and cell.ci95 is not None]
     figure = go.Figure()
     figure.add_bar(
-        x=[f"{c.runtime}<br>L2 {'on' if c.normalize else 'off'}, LoRA {'on' if c.lora else 'off'}" for c in drawn],
+        x=[f"{c.runtime}<br>{toggles_text(c.normalize, c.lora)}" for c in drawn],
         y=[100 * (c.metrics.decoded or 0) for c in drawn],
         error_y={
             "array": [100 * (c.ci95[1] - (c.metrics.decoded or 0)) for c in drawn if c.ci95],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from backend.adapter import inspect_adapter, tensor_shapes
+from backend.adapter import inspect_adapter
 from backend.bundle import Bundle, load_bundle
 from backend.check_files import file_checks
 from backend.dataset import Skipped, read_examples
@@ -15,6 +15,7 @@ from backend.errors import BackendError, BundleError, InputError
 from backend.heads import load_heads
 from backend.prompt import PromptBuilder, load_tokenizer
 from backend.schema import FunctionSchema, load_schemas
+from backend.tensors import read_tensors, tensor_shapes
 
 T = TypeVar("T")
 _MANY = 5  # problems of one kind that are told one by one
@@ -111,14 +112,9 @@ def _check_base(bundle: Bundle) -> None:
 
 
 def _check_finite(folder: Path) -> None:
-    from safetensors import safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  # safe_open has no __iter__
-                tensor = tensors.get_tensor(name)
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                    raise BundleError("Weights hold NaN or infinity", found=name, remedy="Copy the base again.")
+    for name, tensor in read_tensors(folder):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise BundleError("Weights hold NaN or infinity", found=name, remedy="Copy the base again.")
 
 
 def _check_tokenizer(bundle: Bundle) -> None:

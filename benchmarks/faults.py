@@ -25,9 +25,9 @@ from backend.diagnosis import Arm, diagnose
 from backend.diagnosis_types import Cause, Diagnosis
 from backend.probe import Probe
 from backend.prompt import Prompt
-from backend.quick_score import load_examples
 from backend.runtimes.base import ForwardOptions, RuntimeSpec
 from backend.runtimes.hf import HFRuntime
+from backend.scoring import load_examples
 from benchmarks.faulty import CASES, Faulty
 
 HARMLESS = {Cause.NONE, Cause.DTYPE_DRIFT, Cause.QUANTIZATION_NEAR_TIE}
@@ -79,7 +79,7 @@ def main() -> None:
     n = parser.parse_args().prompts
     bundle = load_bundle(DEMO)
     probe = bundle.load_probe()
-    prompts = load_examples(bundle, limit=max(n, 100))[1]
+    prompts = load_examples(bundle, probe.builder, limit=max(n, 100))[1]
     runtime = HFRuntime.load(replace(bundle.runtimes[0], dtype="float32"))
     healthy = Arm(runtime, ForwardOptions())
     right = total = 0

@@ -7,56 +7,36 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 from backend.bundle import DEMO, load_bundle
-from backend.probe import Probe, SlotPrediction
-from backend.prompt import Prompt, PromptBuilder, Span
-from backend.runtimes.base import ForwardOptions, Runtime
+from backend.dataset import read_examples
+from backend.metrics import Metrics, measure
+from backend.probe import SlotPrediction
+from backend.prompt import PromptBuilder
+from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas
+from backend.scoring import predict_all, slot_rows
 
 Rows = list[tuple[SlotPrediction, ...]]
 
 
-def read(path: Path, builder: PromptBuilder, schemas: dict) -> tuple[list[Prompt], list[dict]]:
-    """Return the prompts and the gold slots of an evaluation set."""
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    prompts = builder.build_many([(schemas[r["function"]], r["utterance"]) for r in records])
-    return prompts, [r["slots"] for r in records]
+def score(examples: list, prompts: list, rows: Rows, builder: PromptBuilder) -> Metrics:
+    """Count all slots of all examples."""
+    counted = (slot_rows(*each, builder) for each in zip(examples, prompts, rows, strict=True))
+    return measure(row for example in counted for row in example)
 
 
-def predict(prompts: list[Prompt], runtime: Runtime, probe: Probe, options: ForwardOptions) -> Rows:
-    """Return the predictions of all prompts, in their order, 64 at a time."""
-    rows: Rows = []
-    for start in range(0, len(prompts), 64):
-        batch = prompts[start : start + 64]
-        rows += probe.predict_batch(batch, runtime.forward([p.ids for p in batch], options))
-    return rows
-
-
-def score(prompts: list[Prompt], gold: list[dict], rows: Rows, builder: PromptBuilder) -> dict[str, float]:
+def figures(n_examples: int, metrics: Metrics) -> dict[str, float]:
     """Return n, exact match, presence accuracy and the share of gold values that decode to another string."""
-    right = present = agreed = slots = differs = 0
-    for prompt, labels, predictions in zip(prompts, gold, rows, strict=True):
-        for found in predictions:
-            label = labels.get(found.slot)
-            slots += 1
-            agreed += found.present == (label is not None)
-            if label is not None:
-                tokens = prompt.token_span(Span(label["char_start"], label["char_end"]))
-                decoded = builder.decode_span(prompt, tokens)
-                present += 1
-                differs += decoded != label["value"]
-                right += found.present and found.pointer_value == decoded
     return {
-        "n_examples": len(prompts),
-        "n_present": present,
-        "n_slots": slots,
-        "exact_match": right / present,
-        "presence_accuracy": agreed / slots,
-        "absent": 1 - present / slots,
-        "decoded_differs_from_raw": differs / present,
+        "n_examples": n_examples,
+        "n_present": metrics.n_present,
+        "n_slots": metrics.n_slots,
+        "exact_match": metrics.decoded,
+        "presence_accuracy": metrics.presence_accuracy,
+        "absent": 1 - metrics.n_present / metrics.n_slots,
+        "decoded_differs_from_raw": 1 - metrics.oracle_raw,
     }
 
 
@@ -77,13 +57,14 @@ def main() -> None:
     runtime = HFRuntime.load(bundle.runtimes[0])
     report: dict[str, dict[str, float]] = {}
     for name in ("heldout", "handwritten"):
-        prompts, gold = read(bundle.folder / f"{name}.jsonl", builder, schemas)
-        rows = predict(prompts, runtime, probe, ForwardOptions())
-        normalized = predict(prompts, runtime, probe, ForwardOptions(normalize=True))
-        without = predict(prompts, runtime, probe, ForwardOptions(lora=False))
-        report[name] = score(prompts, gold, rows, builder) | compare(rows, normalized)
+        examples = list(read_examples(bundle.folder / f"{name}.jsonl", schemas))
+        prompts = builder.build_many([(schemas[e.function], e.utterance) for e in examples])
+        rows = predict_all(probe, runtime, prompts, ForwardOptions())
+        normalized = predict_all(probe, runtime, prompts, ForwardOptions(normalize=True))
+        without = predict_all(probe, runtime, prompts, ForwardOptions(lora=False))
+        report[name] = figures(len(examples), score(examples, prompts, rows, builder)) | compare(rows, normalized)
         for label, other in (("normalized", normalized), ("lora_off", without)):
-            report[name][f"exact_match_{label}"] = score(prompts, gold, other, builder)["exact_match"]
+            report[name][f"exact_match_{label}"] = score(examples, prompts, other, builder).decoded
     json.dump(report, sys.stdout, indent=1)
 
 

@@ -144,6 +144,17 @@ class Heads(nn.Module):
         return {"null_head": null, "pointer_head": {k: v for k, v in half.items() if k not in null}}
 
 
+def slot_queries(hidden: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """Return ``[n, s, d]``, the state at each slot's query position; unused slots get some state."""
+    return hidden.gather(1, query.clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+
+
+def outside_utterance(hidden: torch.Tensor, utterance: torch.Tensor) -> torch.Tensor:
+    """Return ``[n, t]``, true where a pointer may not point."""
+    position = torch.arange(hidden.shape[1], device=hidden.device)
+    return (position < utterance[:, :1]) | (position >= utterance[:, 1:])
+
+
 def probe_loss(
     hidden: torch.Tensor, heads: Heads, utterance: torch.Tensor, query: torch.Tensor, gold: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,15 +163,14 @@ def probe_loss(
     ``hidden [n, t, d]``, ``utterance [n, 2]``, ``query [n, s]`` (-1 unused), ``gold [2, n, s]`` (-1 absent).
     """
     hidden = hidden.float()
-    n, t, d = hidden.shape
+    d = hidden.shape[-1]
     used = query >= 0
-    asked = hidden.gather(1, query.clamp(min=0).unsqueeze(-1).expand(-1, -1, d))
+    asked = slot_queries(hidden, query)
     null = heads.classifier(asked)
     present = (gold[0] >= 0) & used
     # a wording never seen makes the head doubt; doubt should not read as absence
     null_loss = F.cross_entropy(null[used], (~present[used]).long(), weight=null.new_tensor([1.0, 0.7]))
-    position = torch.arange(t, device=hidden.device)
-    outside = (position < utterance[:, :1]) | (position >= utterance[:, 1:])
+    outside = outside_utterance(hidden, utterance)
     scores = torch.stack([head(asked) @ hidden.transpose(1, 2) for head in (heads.W_start, heads.W_end)]) / d**0.5
     scores = scores.masked_fill(outside[None, :, None], -1e4)
     pointer_loss = F.cross_entropy(scores[:, present].flatten(0, 1), gold[:, present].flatten())
@@ -181,9 +191,7 @@ def validate(forward: Callable[[torch.Tensor], torch.Tensor], heads: Heads, batc
         for at in range(0, len(group.ids), 256):
             ids, utterance, query, start, end = tensors(group, slice(at, at + 256), device)
             hidden = forward(ids).float()
-            asked = hidden.gather(1, query.clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-            position = torch.arange(hidden.shape[1], device=device)
-            outside = (position < utterance[:, :1]) | (position >= utterance[:, 1:])
+            asked, outside = slot_queries(hidden, query), outside_utterance(hidden, utterance)
             found = [
                 (head(asked) @ hidden.transpose(1, 2)).masked_fill(outside[:, None], -torch.inf).argmax(-1)
                 for head in (heads.W_start, heads.W_end)

@@ -9,6 +9,7 @@ from backend.errors import BackendError
 from backend.pool import State
 from backend.probe import Decoding
 from backend.runtimes.base import ForwardOptions, RuntimeSpec
+from backend.scoring import decoded_gold
 from ui import evidence, frame, inputs
 
 
@@ -30,14 +31,12 @@ def main() -> None:
             st.rerun()  # the sidebar shows what is loaded now
         files = tuple(file_checks(candidate, context.bundle.base, trained=context.bundle.adapter))
         gold = inputs.gold_of(context, schema.name, prompt)
-        builder = context.probe.builder
-        decoded = {g.slot: (builder.decode_span(prompt, prompt.token_span(g.chars)), g.value) for g in gold or ()}
         found = diagnose(
             context.probe,
             prompt,
             Arm(context.pool.get(baseline), ForwardOptions()),
             Arm(context.pool.get(candidate), options, Decoding(decoding), files),
-            gold=decoded if gold is not None else None,
+            gold=decoded_gold(gold, prompt, context.probe.builder) if gold is not None else None,
         )
     except BackendError as error:
         frame.show_error(error)

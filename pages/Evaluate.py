@@ -4,7 +4,7 @@ import streamlit as st
 
 from backend.errors import BackendError
 from backend.flips import Show, list_flips, threshold_curve
-from backend.report import as_html, make_report
+from backend.report import as_html, make_report, toggles_text
 from backend.store import Store
 from backend.store_path import default_store
 from ui import frame, runs, tables
@@ -38,15 +38,16 @@ def _results(store: Store, run: int) -> None:
     baseline = left.selectbox("Baseline", names, key="baseline")
     others = [name for name in names if name != baseline] or names
     candidate = middle.selectbox("Candidate", others, key="candidate")
-    cells = {tables.toggles_text((c.normalize, c.lora)): (c.normalize, c.lora) for c in report.cells}
+    cells = {toggles_text(c.normalize, c.lora): (c.normalize, c.lora) for c in report.cells}
     chosen = st.segmented_control("Toggles", list(cells), default=next(iter(cells)), required=True, key="cell")
     toggles = cells[chosen]
     shown = st.segmented_control("Show", list(Show), default=Show.DIFFERENT, required=True, key="show")
     flips = list_flips(store, run, baseline, candidate, toggles=toggles, show=Show(shown))
-    tables.flips(flips, run)
+    tables.flips(flips)
     with st.expander("Null threshold"):
         st.plotly_chart(threshold(candidate, threshold_curve(store, run, candidate, toggles=toggles)), key="threshold")
-    st.download_button("HTML report", as_html(report), f"run-{run}.html", "text/html", key="html")
+    # made when somebody asks for it: the page itself is 4 MB of script
+    st.download_button("HTML report", lambda: as_html(report), f"run-{run}.html", "text/html", key="html")
     tables.downloads(store, run)
 
 

@@ -23,7 +23,7 @@ def main() -> None:
             left.markdown(f"**{spec.name}** · {_summary(results.get(spec.name))}")
             if right.button("Check", key=f"check-{spec.name}", disabled=loading, width="stretch"):
                 with st.spinner(f"Checking {spec.name}; loading an engine takes half a minute on two cores"):
-                    results[spec.name] = check_spec(context.pool, context.bundle, spec)
+                    results[spec.name] = check_spec(context.pool, context.bundle, context.probe, spec)
                 st.rerun()
             if checks := results.get(spec.name):
                 failed = [check for check in checks if not check.passed]

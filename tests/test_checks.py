@@ -12,49 +12,13 @@ from safetensors.torch import load_file, save_file
 from backend.adapter import inspect_adapter
 from backend.checks import check_runtime
 from backend.health import check_prompts
-from backend.runtimes.base import Engine, ForwardOptions, Runtime
+from backend.runtimes.base import Engine, ForwardOptions
 from backend.runtimes.hf import HFRuntime
-
-
-class Broken(Runtime):
-    """A healthy runtime whose answers pass through a fault."""
-
-    def __init__(self, inner, fault):
-        super().__init__(inner.spec, inner.info)
-        self._inner, self._fault = inner, fault
-
-    def _forward(self, ids, options):
-        return self._fault(self._inner, ids, options)
-
-    def _close(self):
-        pass
-
-
-def _always_normalized(inner, ids, options):
-    return inner.forward(ids, replace(options, normalize=True))
+from benchmarks.faulty import Faulty, always_normalized, lora_times, no_lora, not_a_number, one_token_dropped
 
 
 def _never_normalized(inner, ids, options):
     return inner.forward(ids, replace(options, normalize=False))
-
-
-def _no_lora(inner, ids, options):
-    return inner.forward(ids, replace(options, lora=False))
-
-
-def _one_token_dropped(inner, ids, options):
-    return [rows[1:] for rows in inner.forward(ids, options)]
-
-
-def _nan(inner, ids, options):
-    states = inner.forward(ids, options)
-    return [torch.full_like(states[0], float("nan")), *states[1:]]
-
-
-def _double_alpha(inner, ids, options):
-    on, off = (inner.forward(ids, replace(options, lora=lora, normalize=False)) for lora in (options.lora, False))
-    states = [a.float() + (a.float() - b.float()) for a, b in zip(on, off, strict=True)]
-    return [torch.nn.functional.normalize(rows, dim=-1) if options.normalize else rows for rows in states]
 
 
 def _rows_swapped_in_batches(inner, ids, options):
@@ -63,19 +27,19 @@ def _rows_swapped_in_batches(inner, ids, options):
 
 
 FAULTS = [
-    (_always_normalized, "normalisation off when off"),
+    (always_normalized, "normalisation off when off"),
     (_never_normalized, "normalisation on when on"),
-    (_no_lora, "LoRA applied"),
-    (_one_token_dropped, "token contract"),
-    (_nan, "token contract"),
-    (_double_alpha, "LoRA fingerprint"),
+    (no_lora, "LoRA applied"),
+    (one_token_dropped, "token contract"),
+    (not_a_number, "token contract"),
+    (lora_times(2), "LoRA fingerprint"),
     (_rows_swapped_in_batches, "noise floor"),
 ]
 
 
 @pytest.fixture(scope="module")
 def judge(demo, hf_fp32):
-    ids = check_prompts(demo)
+    ids = check_prompts(demo, demo.load_probe().builder)
 
     def run(runtime):
         checks = check_runtime(runtime, hf_fp32, ids, d_heads=384, base_model=demo.base, trained=demo.adapter)
@@ -86,12 +50,12 @@ def judge(demo, hf_fp32):
 
 @pytest.mark.parametrize("fault, name", FAULTS, ids=lambda value: getattr(value, "__name__", None))
 def test_a_fault_is_named(judge, hf_fp32, fault, name):
-    check = judge(Broken(hf_fp32, fault))[name]
+    check = judge(Faulty(hf_fp32, fault))[name]
     assert not check.passed and check.remedy
 
 
 def test_missing_lora_also_shows_in_the_fingerprint(judge, hf_fp32):
-    assert "not applied" in judge(Broken(hf_fp32, _no_lora))["LoRA fingerprint"].remedy
+    assert "not applied" in judge(Faulty(hf_fp32, no_lora))["LoRA fingerprint"].remedy
 
 
 @pytest.mark.parametrize("runtime", ["vllm_fp16", "vllm_awq"])
@@ -102,7 +66,7 @@ def test_real_engines_pass_every_check(judge, request, runtime):
 
 def test_awq_states_equal_hf_on_the_dequantised_weights(demo, vllm_awq):
     reference = HFRuntime.load(replace(vllm_awq.spec, engine=Engine.HF, dtype="float32"))
-    ids = check_prompts(demo)
+    ids = check_prompts(demo, demo.load_probe().builder)
     for lora in (True, False):
         ours, theirs = (r.forward(ids, ForwardOptions(lora=lora)) for r in (vllm_awq, reference))
         for a, b in zip(ours, theirs, strict=True):

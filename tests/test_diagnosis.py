@@ -11,17 +11,17 @@ from backend.diagnosis_types import Cause
 from backend.geometry import null_geometry, pointer_certificates
 from backend.norms import normalize
 from backend.probe import Decoding
-from backend.quick_score import load_examples
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
+from backend.scoring import load_examples
 from benchmarks.faulty import CASES, Faulty
 
 RAW = ForwardOptions()
 
 
 @pytest.fixture(scope="module")
-def examples(demo):
-    return load_examples(demo, limit=150)
+def examples(demo, probe):
+    return load_examples(demo, probe.builder, limit=150)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from backend.flips import ThresholdCurve
 from backend.inference import RuntimeRun
-from backend.report import Report
+from backend.report import Report, toggles_text
 
 _RUNTIME_COLOURS = ("#4c8fd6", "#3aa17e", "#d18f2c", "#b86bc4", "#d0645c", "#7f87a8")
 
@@ -52,7 +52,7 @@ def matrix(report: Report) -> go.Figure:
         go.Heatmap(
             z=percent,
             x=names,
-            y=[f"L2 {'on' if n else 'off'}, LoRA {'on' if lora else 'off'}" for n, lora in toggles],
+            y=[toggles_text(normalize, lora) for normalize, lora in toggles],
             zmin=0,
             zmax=100,
             colorscale=[[0, "#d0645c"], [0.5, "#d9b64a"], [1, "#3aa17e"]],

@@ -17,7 +17,7 @@ from ui.spans import lane
 Gold = tuple[GoldSlot, ...] | None
 
 
-def empty_state(context: Context) -> None:
+def empty_state() -> None:
     """Say what to do when there is no text."""
     st.info(
         "Type an utterance above, or choose an example: the words that the probe reads as slots light up as you go.",

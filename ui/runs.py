@@ -7,13 +7,10 @@ from pathlib import Path
 import streamlit as st
 
 from backend import jobs
-from backend.dataset import Format
 from backend.errors import BackendError, InputError
 from backend.evaluation import Plan
 from backend.store import Run, Store
 from ui.frame import Context, show_error
-
-_KINDS = {".csv": Format.CSV, ".json": Format.SQUAD}
 
 
 def new_run(context: Context, store: Store) -> None:
@@ -36,7 +33,6 @@ def new_run(context: Context, store: Store) -> None:
                     loras=(True, False) if both else (True,),
                     normalizes=(False, True) if both else (False,),
                     dataset=dataset,
-                    format=_KINDS.get(dataset.suffix, Format.JSONL),
                     limit=int(limit),
                 )
                 with st.spinner("Checking every row of the dataset"):

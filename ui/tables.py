@@ -8,14 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from backend.flips import Flip
-from backend.report import Report
+from backend.report import Report, toggles_text
 from backend.store import Store
 from ui.spans import plain
-
-
-def toggles_text(toggles: tuple[bool, bool]) -> str:
-    """Return (normalize, lora) in words."""
-    return f"L2 {'on' if toggles[0] else 'off'}, LoRA {'on' if toggles[1] else 'off'}"
 
 
 def ladder(report: Report) -> None:
@@ -27,7 +22,7 @@ def ladder(report: Report) -> None:
         rows.append(
             {
                 "runtime": cell.runtime,
-                "toggles": toggles_text((cell.normalize, cell.lora)),
+                "toggles": toggles_text(cell.normalize, cell.lora),
                 "exact match": m.decoded,
                 "95 % low": low,
                 "95 % high": high,
@@ -53,7 +48,7 @@ def pairs(report: Report) -> None:
     rows = [
         {
             "candidate": f"{p.candidate} against {p.baseline}",
-            "toggles": toggles_text((p.normalize, p.lora)),
+            "toggles": toggles_text(p.normalize, p.lora),
             "points": round(100 * p.comparison.delta, 2),
             "regressions": p.regressions,
             "improvements": p.improvements,
@@ -68,7 +63,7 @@ def pairs(report: Report) -> None:
         st.dataframe(pd.DataFrame(rows), hide_index=True, key="pairs")
 
 
-def flips(found: Sequence[Flip], run: int) -> None:
+def flips(found: Sequence[Flip]) -> None:
     """Draw the slots; a click on a row opens its example below."""
     if not found:
         st.caption("None.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.awq.dequantize import SCALES_FILE, dequantized_state
+from backend.awq.rescale import max_scale_change
 from backend.errors import CheckFailed, InputError, PrerequisiteError
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ def quantize_base(base: Path, out: Path, prompts: Sequence[Sequence[int]]) -> Qu
     shutil.rmtree(partial, ignore_errors=True)
     scales = _run_autoawq(base, partial, blocks)
     after = _loss(_dequantized_model(base, partial), blocks)
-    largest = max((float((s - 1).abs().max()) for s in scales.values()), default=0.0)
-    report = QuantizeReport(out, before, after, largest, n_tokens)
+    report = QuantizeReport(out, before, after, max_scale_change(scales.values()), n_tokens)
     if not abs(report.loss_change) <= _MAX_LOSS_CHANGE:
         shutil.rmtree(partial)
         raise CheckFailed(

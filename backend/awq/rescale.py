@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.awq.dequantize import SCALES_FILE
 from backend.errors import BundleError, InputError
+from backend.tensors import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _KEY = re.compile(r"layers\.(\d+)\.(.+)\.lora_([AB])(?:\.\w+)?\.weight$")
+_NORM = re.compile(r"layers\.(\d+)\.(input_layernorm|post_attention_layernorm)\.weight$")
 _BEHIND = {
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
@@ -44,6 +47,11 @@ class RescaleReport:
     max_scale_change: float  # max |s - 1|
     n_tensors: int  # adapter tensors changed
     captured: bool  # scales were written down while quantising, not estimated from the norms
+
+
+def max_scale_change(scales: Iterable[Tensor]) -> float:
+    """Return max |s - 1|, 0 where nothing is scaled: how far an adapter for the plain base is off."""
+    return max((float((values - 1).abs().max()) for values in scales), default=0.0)
 
 
 def load_scales(base: Path, awq: Path) -> tuple[list[Scale], bool]:
@@ -88,7 +96,7 @@ def rescale_adapter(adapter: Path, *, base: Path, awq: Path, out: Path) -> Resca
     out.mkdir(parents=True)
     shutil.copy(adapter / "adapter_config.json", out)
     save_file({**tensors, **changed}, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    largest = max((float((scale.values - 1).abs().max()) for scale in scales), default=0.0)
+    largest = max_scale_change(scale.values for scale in scales)
     return RescaleReport(out, largest, len(changed), captured)
 
 
@@ -113,13 +121,9 @@ def _captured(name: str, values: Tensor) -> Scale:
 
 
 def _norms(folder: Path) -> dict[tuple[int, str], Tensor]:
-    from safetensors import safe_open
-
     found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  # safe_open has no __iter__
-                match = re.search(r"layers\.(\d+)\.(input_layernorm|post_attention_layernorm)\.weight$", name)
-                if match:
-                    found[int(match[1]), match[2]] = tensors.get_tensor(name).float()
+    for name, tensor in read_tensors(folder, lambda name: _NORM.search(name) is not None):
+        match = _NORM.search(name)
+        if match is not None:
+            found[int(match[1]), match[2]] = tensor.float()
     return found

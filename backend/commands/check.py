@@ -28,8 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Check runtimes one by one; the first of the bundle is the baseline."""
     bundle = load_bundle(arguments.bundle)
     specs = shared.chosen(bundle, arguments.runtime, default_all=True)
+    probe = bundle.load_probe()
     with Pool() as pool:
-        results = {spec.name: check_spec(pool, bundle, spec) for spec in specs}
+        results = {spec.name: check_spec(pool, bundle, probe, spec) for spec in specs}
     if arguments.json:
         print(json.dumps({name: [asdict(check) for check in checks] for name, checks in results.items()}, indent=2))
     else:

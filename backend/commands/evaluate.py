@@ -79,17 +79,7 @@ def _new(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
 
 
 def _resumed(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
-    settings = store.run(arguments.resume).settings
-    bundle = load_bundle(Path(settings["bundle"]))
-    plan = Plan(
-        bundle=bundle,
-        specs=tuple(bundle.runtime(name) for name in settings["runtimes"]),
-        loras=tuple(settings["loras"]),
-        normalizes=tuple(settings["normalizes"]),
-        dataset=Path(settings["dataset"]),
-        format=Format(settings["format"]) if settings["format"] else None,
-        limit=settings["limit"],
-    )
+    plan = Plan.from_settings(store.run(arguments.resume).settings)
     check_resumable(store, arguments.resume, plan)
     return arguments.resume, plan
 

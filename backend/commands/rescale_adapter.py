@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from backend.bundle import load_bundle
 from backend.commands import arguments as shared
 from backend.commands.quantize import local_folder
 from backend.errors import InputError
-from backend.quick_score import exact_match
 from backend.runtimes.base import Engine, RuntimeSpec
+from backend.scoring import load_examples, score_spec
 
 
 def add_parser(commands: Any) -> None:
@@ -38,16 +37,18 @@ def run(arguments: argparse.Namespace) -> int:
     arms = {"base, original": (base, adapter), "awq, original": (awq, adapter), "awq, rescaled": (awq, out)}
     scores = {}
     if arguments.limit and bundle.dataset is not None:
+        probe = bundle.load_probe()
+        examples, prompts = load_examples(bundle, probe.builder, limit=arguments.limit)
         for name, (model, fitted) in arms.items():
             spec = RuntimeSpec(name, Engine.HF, str(model), "float32", adapter=str(fitted), max_tokens=bundle.max_tokens)
-            scores[name] = exact_match(bundle, replace(spec), limit=arguments.limit)
+            scores[name] = score_spec(probe, spec, examples, prompts)
     if arguments.json:
         shown = {"max_scale_change": report.max_scale_change, "captured": report.captured, "tensors": report.n_tensors}
-        print(json.dumps(shown | {"exact_match": {k: v.rate for k, v in scores.items()}}, indent=2))
+        print(json.dumps(shown | {"exact_match": {name: metrics.decoded for name, metrics in scores.items()}}, indent=2))
         return 0
     source = "captured while quantising" if report.captured else "estimated from the norms"
     print(f"wrote {out.name}: {report.n_tensors} tensors rescaled, max |s - 1| = {report.max_scale_change:.3f} ({source})")
-    for name, score in scores.items():
-        print(f"  {name}: exact match {100 * score.rate:.1f} % of {score.n} present slots")
+    for name, metrics in scores.items():
+        print(f"  {name}: exact match {100 * metrics.right / metrics.n_present:.1f} % of {metrics.n_present} present slots")
     print(f'add to bundle.toml: awq_adapter = "{out.name}"')
     return 0

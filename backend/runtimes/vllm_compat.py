@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields
+import shlex
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -119,6 +120,7 @@ def serve_arguments(spec: RuntimeSpec, spelling: Spelling, *, port: int) -> list
 
 def llm_code(spec: RuntimeSpec, spelling: Spelling) -> str:
     """Return Python that does in one process what the server does."""
+    spec = _shown(spec)
     config = ", ".join(f"{name}={value!r}" for name, value in spelling.pooler_config().items())
     parameter = spelling.config_flag.removeprefix("--").replace("-", "_")
     lora = f", enable_lora=True, max_loras=2, max_lora_rank={spec.max_lora_rank}" if spec.adapter else ""
@@ -126,12 +128,12 @@ def llm_code(spec: RuntimeSpec, spelling: Spelling) -> str:
     request = ""
     if spec.adapter:
         imports.append("from vllm.lora.request import LoRARequest")
-        request = f", lora_request=LoRARequest({spec.remote_lora!r}, 1, {_shown(spec.adapter)!r})"
+        request = f", lora_request=LoRARequest({spec.remote_lora!r}, 1, {spec.adapter!r})"
     return "\n".join(
         [
             *imports,
             "",
-            f"llm = LLM({_shown(spec.model)!r}, runner='pooling', dtype={spec.dtype!r}, max_model_len={spec.max_tokens},",
+            f"llm = LLM({spec.model!r}, runner='pooling', dtype={spec.dtype!r}, max_model_len={spec.max_tokens},",
             f"          enforce_eager=True, {parameter}=PoolerConfig({config}){lora})",
             f"parameters = PoolingParams(task={TASK!r}, {spelling.normalize}=False)",
             f"outputs = llm.encode([{{'prompt_token_ids': ids}}], parameters, pooling_task={TASK!r}{request})",
@@ -140,16 +142,16 @@ def llm_code(spec: RuntimeSpec, spelling: Spelling) -> str:
     )
 
 
-def _shown(path: str) -> str:
-    """Return a path relative to here where it is below here: a command ready to paste elsewhere."""
-    here, full = Path.cwd(), Path(path)
-    return str(full.relative_to(here)) if full.is_absolute() and full.is_relative_to(here) else path
-
-
 def serve_line(spec: RuntimeSpec, spelling: Spelling, *, port: int = 8000) -> str:
     """Return the shell line that serves a runtime."""
-    import shlex
+    return "python -m vllm.entrypoints.openai.api_server " + shlex.join(serve_arguments(_shown(spec), spelling, port=port))
 
-    shown = [_shown(a) if not a.startswith(f"{spec.remote_lora}=") else f"{spec.remote_lora}={_shown(spec.adapter or '')}"
-             for a in serve_arguments(spec, spelling, port=port)]  # fmt: skip
-    return "python -m vllm.entrypoints.openai.api_server " + shlex.join(shown)
+
+def _shown(spec: RuntimeSpec) -> RuntimeSpec:
+    """Return the spec with paths below here made relative to it: ready to paste elsewhere."""
+
+    def short(path: str) -> str:
+        here, full = Path.cwd(), Path(path)
+        return str(full.relative_to(here)) if full.is_absolute() and full.is_relative_to(here) else path
+
+    return replace(spec, model=short(spec.model), adapter=None if spec.adapter is None else short(spec.adapter))
