@@ -77,6 +77,19 @@ def _dora(b):
     _config(b / "adapter/adapter_config.json", use_dora=True)
 
 
+def _no_scale(b):
+    _config(b / "adapter/adapter_config.json", lora_alpha=0)
+
+
+def _fill_adapter(value):
+    def fill(tensors):
+        for name in tensors:
+            if ".lora_B" in name:
+                tensors[name].fill_(value)
+
+    return lambda b: _rewrite(b / "adapter/adapter_model.safetensors", fill)
+
+
 def _no_tokenizer(b):
     (b / "base/tokenizer.json").unlink()
 
@@ -113,6 +126,9 @@ BROKEN = {
     "wrapped adapter": (_wrapped_adapter, "adapter", "matches no module"),
     "rank": (_other_rank, "adapter", "expected [8, 32]"),
     "DoRA": (_dora, "adapter", "use_dora"),
+    "alpha 0": (_no_scale, "adapter", "lora_alpha 0"),
+    "NaN in the adapter": (_fill_adapter(float("nan")), "adapter", "NaN"),
+    "untrained adapter": (_fill_adapter(0.0), "adapter", "all-zero lora_B"),
     "no tokenizer": (_no_tokenizer, "base", "tokenizer"),
     "truncated weights": (_truncated, "base", "damaged"),
     "NaN": (_nan, "base", "NaN"),
