@@ -114,7 +114,7 @@ def _check_base(bundle: Bundle) -> None:
 def _check_finite(folder: Path) -> None:
     for name, tensor in read_tensors(folder):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise BundleError("Weights hold NaN or infinity", found=name, remedy="Copy the base again.")
+            raise BundleError("Weights hold NaN or infinity", found=name, remedy=f"Copy {folder.name} again.")
 
 
 def _check_tokenizer(bundle: Bundle) -> None:
@@ -164,23 +164,22 @@ def _check_adapters(bundle: Bundle) -> Iterator[Problem]:
             yield Problem(name, "A tensor does not fit", text, "rank and widths of adapter_config.json and base", remedy)
         for text in report.unsupported:
             yield Problem(name, "A setting that vLLM rejects", text, "plain LoRA", "Train without it.")
-        yield from _adapter_that_does_nothing(Path(adapter), report.alpha)
+        yield from _check_adapter_values(Path(adapter), report.alpha)
     for spec in {spec.model: spec for spec in bundle.runtimes if spec.model != bundle.base}.values():
         for check in file_checks(spec, bundle.base):
             if check.name == "same source model" and not check.passed:
                 yield Problem(Path(spec.model).name, check.name, check.observed, check.expected, check.remedy)
 
 
-def _adapter_that_does_nothing(adapter: Path, alpha: float) -> Iterator[Problem]:
+def _check_adapter_values(adapter: Path, alpha: float) -> Iterator[Problem]:
     """Find what loads everywhere and still leaves the base as it is, or fills its states with NaN."""
     name, retrain = adapter.name, "Export the trained adapter again."
     if not alpha:
         yield Problem(name, "The adapter is scaled by nothing", "lora_alpha 0", "lora_alpha as in training", retrain)
-    try:
-        _check_finite(adapter)
-    except BackendError as error:
-        yield _problem(name, error)
-    sides = [bool(tensor.any()) for key, tensor in read_tensors(adapter) if ".lora_B" in key]
+    found: list[Problem] = []
+    _collect(found, name, lambda: _check_finite(adapter))
+    yield from found
+    sides = [bool(tensor.any()) for _, tensor in read_tensors(adapter, lambda key: ".lora_B" in key)]
     if sides and not any(sides):
         yield Problem(name, "The adapter was never trained", "all-zero lora_B", "values other than 0", retrain)
 
