@@ -101,7 +101,7 @@ def test_kill_9_in_the_middle_of_a_request_is_an_error_and_heals(demo, ids, vict
             except BackendError as error:
                 failed.append((time.monotonic(), error))
 
-        asking = threading.Thread(target=ask)
+        asking = threading.Thread(target=ask, daemon=True)  # a caller that hangs must fail the test, not the test run
         asking.start()
         time.sleep(1)
         killed = time.monotonic()

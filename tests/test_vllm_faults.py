@@ -133,6 +133,26 @@ def test_a_wrong_answer_is_a_named_error_in_time_and_the_next_good_one_is_taken(
     assert [tuple(rows.shape) for rows in runtime.forward(IDS, ForwardOptions())] == [(3, D), (2, D)]
 
 
+def test_closing_ends_a_request_under_way_and_those_that_come_later(server, runtime):
+    server.fault = lambda handler, ids: time.sleep(5)
+    raised = []
+
+    def ask():
+        try:
+            runtime.forward(IDS, ForwardOptions())
+        except RuntimeFault as error:
+            raised.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    time.sleep(0.3)  # until the request is on its way
+    runtime.close()
+    asking.join(timeout=2)
+    assert raised and "was closed" in str(raised[0])
+    with pytest.raises(PrerequisiteError, match="unloaded"):
+        runtime.forward(IDS, ForwardOptions())
+
+
 def test_a_server_that_is_down():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -65,6 +66,7 @@ class Client:
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
         timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
         self._http = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+        self._closing, self._closed = threading.Lock(), False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"http-{name}", daemon=True)
         self._thread.start()
@@ -90,15 +92,38 @@ class Client:
         return self._wait(self._pool(payloads, deadline_s or self._deadline_s))
 
     def close(self) -> None:
-        """Close connections; requests under way fail."""
-        if self._loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._http.aclose(), self._loop).result(timeout=5)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=5)
+        """End the requests under way, which fail, and close connections."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            ending = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        ending.result(timeout=CONNECT_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=CONNECT_S)
         self._loop.close()
 
+    async def _end(self) -> None:
+        # a loop that stops with requests in it would leave their callers waiting for ever
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._http.aclose()
+
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        with self._closing:  # nothing may enter a loop that is about to stop
+            if self._closed:
+                work.close()
+                raise self._gone()
+            waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return waiting.result()
+        except CancelledError as error:
+            raise self._gone() from error
+
+    def _gone(self) -> RuntimeFault:
+        return RuntimeFault(f"{self._name}: the runtime was closed", remedy="Load it again.")
 
     async def _pool(self, payloads: Sequence[dict[str, object]], deadline_s: float) -> list[Answer]:
         gate = asyncio.Semaphore(4)  # keeps servers busy without holding every answer's states twice
