@@ -6,17 +6,24 @@ vLLM 0.32 loads ``base_model.model.layers...`` and ``base_model.model.model.laye
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import BundleError
+from backend import strict_json
+from backend.errors import BundleError, InputError
 from backend.tensors import tensor_shapes
 
 _KEY = re.compile(r"^base_model\.model\.(?:model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight$")
-_REJECTED = {"use_dora": False, "bias": "none", "modules_to_save": None}  # vLLM takes only these values
+# vLLM takes only these values, or none
+_REJECTED: dict[str, Any] = {
+    **{"peft_type": "LORA", "bias": "none", "use_dora": False, "lora_bias": False, "modules_to_save": None},
+    **dict.fromkeys(("alora_invocation_tokens", "layer_replication", "trainable_token_indices")),
+    **dict.fromkeys(("use_bdlora", "use_qalora")),
+}
+_UNSET: tuple[Any, ...] = (False, [], {}, "", None)
+WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +39,20 @@ class AdapterReport:
     misshapen: tuple[str, ...]  # tensors whose rank or width does not fit
 
 
-def inspect_adapter(adapter: Path, base: Path) -> AdapterReport:
-    """Read headers only, no weights.
+def inspect_adapter(adapter: Path, base: Path | None) -> AdapterReport:
+    """Read headers only, no weights; without a base nothing is said about modules.
 
     Raises:
         BundleError: if configuration or tensors cannot be read.
     """
+    require_weights(adapter)
     config = _read_config(adapter)
     shapes = tensor_shapes(adapter)
-    modules = _modules(base)
-    rank = int(config.get("r", 0))
+    rank, alpha = (_number(config, key) for key in ("r", "lora_alpha"))
+    unsupported = tuple(f"{k} = {config[k]!r}" for k, v in _REJECTED.items() if config.get(k, v) not in (v, *_UNSET))
+    modules = _base_modules(base)
+    if modules is None:
+        return AdapterReport(int(rank), alpha, (), (), (), unsupported, ())
     sides: dict[str, set[str]] = {}
     unmatched, misshapen = [], []
     for name, shape in sorted(shapes.items()):
@@ -57,21 +68,41 @@ def inspect_adapter(adapter: Path, base: Path) -> AdapterReport:
     bound = tuple(module for module, both in sides.items() if both == {"A", "B"})
     wanted = [module for module in modules if _is_target(module, config.get("target_modules"))]
     return AdapterReport(
-        rank=rank,
-        alpha=float(config.get("lora_alpha", 0)),
+        rank=int(rank),
+        alpha=alpha,
         bound=bound,
         unmatched=tuple(unmatched),
         missing=tuple(module for module in wanted if module not in bound),
-        unsupported=tuple(f"{k} = {config[k]!r}" for k, v in _REJECTED.items() if config.get(k, v) not in (v, [], "")),
+        unsupported=unsupported,
         misshapen=tuple(misshapen),
     )
 
 
+def require_weights(adapter: Path) -> None:
+    """Raise `BundleError` where PEFT and vLLM would look further: for a pickle beside it, or on the hub."""
+    if not (adapter / WEIGHTS).is_file():
+        raise BundleError("No weights", found=f"no {WEIGHTS} in {adapter.name}", remedy="Save them as safetensors.")
+
+
+def _number(config: dict[str, Any], key: str) -> float:
+    value = config.get(key, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BundleError(f"adapter_config.json: {key} is no number", found=repr(value)[:60], remedy="Save it again.")
+    return value
+
+
+def _base_modules(base: Path | None) -> dict[str, tuple[int, int]] | None:
+    try:
+        return None if base is None else _modules(base)
+    except BundleError:
+        return None  # damaged weights of the base are a problem of the base
+
+
 def _read_config(adapter: Path) -> dict[str, Any]:
     try:
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError("adapter_config.json cannot be read", found=str(error)[:120], remedy="Save it again.") from error
+        config = strict_json.load(adapter / "adapter_config.json")
+    except InputError as error:
+        raise BundleError(error.what, found=error.found, remedy="Save it again.") from error
     if not isinstance(config, dict):
         raise BundleError("adapter_config.json is not an object", found=type(config).__name__, remedy="Save it again.")
     return config

@@ -1,62 +1,23 @@
-"""`bundle.toml`: where base model, adapter, heads, schemas and evaluation set are, and which runtimes there are."""
+"""A bundle: where base model, adapter, heads, schemas and evaluation set are, and which runtimes there are."""
 
 from __future__ import annotations
 
 import json
-import tomllib
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from backend.errors import BundleError, InputError
+from backend.bundle_file import BundleFile, RuntimeEntry, read_bundle_file
+from backend.errors import BackendError, BundleError, InputError
 from backend.probe import Probe
 from backend.prompt import PromptBuilder, load_tokenizer
 from backend.runtimes.base import Engine, RuntimeSpec
 
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "bundle"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Prompt(_Strict):
-    max_tokens: int = 1024
-
-
-class _Runtime(_Strict):
-    name: str
-    engine: Literal["hf", "vllm"] = "hf"
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    checkpoint: Literal["base", "awq"] = "base"
-    adapter: Literal["fitting", "original"] = "fitting"  # beside an AWQ base, fitting is the rescaled one if there is one
-    urls: tuple[str, ...] = ()  # servers that run already; empty: the app starts one
-    device: str = "auto"
-    remote_model: str = "base"
-    remote_lora: str = "probe"
-
-
-_HF = (_Runtime(name="hf-bf16"), _Runtime(name="hf-fp16", dtype="float16"))
-_VLLM = _Runtime(name="vllm-fp16", engine="vllm", dtype="float16")
-_AWQ = _Runtime(name="vllm-awq", engine="vllm", dtype="float16", checkpoint="awq")
-
-
-class _File(_Strict):
-    base: str
-    adapter: str | None = None
-    heads: str = "probe_heads.pt"
-    schemas: str = "function_schemas.json"
-    dataset: str | None = None
-    examples: str | None = None  # JSONL the playground offers; default the evaluation set
-    awq: str | None = None  # 4-bit checkpoint of the same base
-    awq_adapter: str | None = None  # adapter rescaled for it
-    prompt: _Prompt = _Prompt()
-    runtime: tuple[_Runtime, ...] = ()  # empty: the arms that differ by one factor each
-
-    def runtimes(self) -> tuple[_Runtime, ...]:
-        return self.runtime or (*_HF, _VLLM, *([_AWQ] if self.awq else []))
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_FOLDERS = ("base", "adapter", "awq", "awq_adapter")
+_FILES = ("heads", "schemas", "dataset", "examples")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +32,7 @@ class Bundle:
     dataset: Path | None
     examples: Path | None
     awq: str | None
+    awq_adapter: str | None  # the adapter rescaled for awq
     max_tokens: int  # longest prompt, in tokens
     runtimes: tuple[RuntimeSpec, ...]
 
@@ -88,55 +50,71 @@ class Bundle:
         return Probe.load(self.heads, builder=builder)
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: Path, *, may_lack: Collection[str] = ()) -> Bundle:
     """Read `bundle.toml` of a folder.
 
+    Args:
+        folder: the folder.
+        may_lack: keys of `bundle.toml` whose folder the caller is about to make.
+
     Raises:
-        BundleError: if the file is missing, is not TOML, holds unknown keys or names files that are not there.
+        BundleError: if the file is missing, is not TOML, holds wrong keys or names what is not there.
     """
-    path = folder / "bundle.toml"
-    try:
-        content = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise BundleError("No bundle.toml", found=str(folder), remedy="Name a folder that holds one.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BundleError("bundle.toml cannot be read", found=str(error), remedy="Write it as UTF-8 TOML.") from error
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BundleError("bundle.toml has wrong entries", found=problems, remedy="Correct these keys.") from error
-    files = [content.heads, content.schemas, *(name for name in (content.dataset, content.examples) if name)]
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        raise BundleError("Files of the bundle are missing", found="no " + ", no ".join(missing), remedy="Add them.")
-    return Bundle(
+    bundle, problems = read_bundle(folder, may_lack=may_lack)
+    if bundle is None or len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise BundleError(
+            f"bundle.toml has {len(problems)} problems",
+            found="; ".join(f"{problem.what}: {problem.found}" for problem in problems)[:600],
+            remedy="`python -m backend bundle verify` tells what to do about each.",
+        )
+    return bundle
+
+
+def read_bundle(folder: Path, *, may_lack: Collection[str] = ()) -> tuple[Bundle | None, list[BackendError]]:
+    """Return what can be made of `bundle.toml` and everything that is wrong with it; None where it cannot be read."""
+    content, problems = read_bundle_file(folder)
+    if content is None:
+        return None, problems
+    for key in _FILES:
+        name = getattr(content, key)
+        if name is not None and not (folder / name).is_file():
+            problems.append(_missing("file", key, name))
+    for key in _FOLDERS:
+        name = getattr(content, key)
+        if name is not None and key not in may_lack and not _is_there(folder, name):
+            problems.append(_missing("folder", key, name))
+    runtimes = []
+    for entry in content.runtimes():
+        if entry.checkpoint != "awq" or content.awq is not None:
+            runtimes.append(_spec(folder, content, entry))
+        elif "awq" not in may_lack:
+            problems.append(_no_awq(entry.name))
+    bundle = Bundle(
         folder=folder,
-        base=_model(folder, content.base),
-        adapter=_model(folder, content.adapter) if content.adapter else None,
+        base=_model(folder, content.base) or "",
+        adapter=_model(folder, content.adapter),
         heads=folder / content.heads,
         schemas=folder / content.schemas,
         dataset=folder / content.dataset if content.dataset else None,
         examples=folder / chosen if (chosen := content.examples or content.dataset) else None,
-        awq=_model(folder, content.awq) if content.awq else None,
+        awq=_model(folder, content.awq),
+        awq_adapter=_model(folder, content.awq_adapter),
         max_tokens=content.prompt.max_tokens,
-        runtimes=tuple(_spec(folder, content, entry) for entry in content.runtimes()),
+        runtimes=tuple(runtimes),
     )
+    return bundle, problems
 
 
-def _spec(folder: Path, content: _File, entry: _Runtime) -> RuntimeSpec:
+def _spec(folder: Path, content: BundleFile, entry: RuntimeEntry) -> RuntimeSpec:
     awq = entry.checkpoint == "awq"
-    if awq and content.awq is None:
-        raise BundleError(
-            "bundle.toml has no AWQ checkpoint",
-            found=f"runtime {entry.name} asks for it",
-            remedy="Make one with `python -m backend quantize`, or take the runtime out.",
-        )
     rescaled = awq and entry.adapter == "fitting" and content.awq_adapter is not None
-    chosen = content.awq_adapter if rescaled else content.adapter
-    adapter = _model(folder, chosen) if chosen else None
+    adapter = _model(folder, content.awq_adapter if rescaled else content.adapter)
     return RuntimeSpec(
         name=entry.name,
         engine=Engine(entry.engine),
-        model=_model(folder, (content.awq if awq else None) or content.base),
+        model=_model(folder, content.awq if awq else content.base) or "",
         dtype=entry.dtype,
         adapter=adapter,
         urls=entry.urls,
@@ -152,11 +130,39 @@ def _rank(adapter: str | None) -> int:
     """Return the smallest rank limit vLLM knows that holds the adapter; a larger one only costs time."""
     try:
         rank = int(json.loads((Path(adapter or "") / "adapter_config.json").read_text(encoding="utf-8"))["r"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 16  # no adapter, or one that loading it will complain about
     return next((limit for limit in (1, 8, 16, 32, 64, 128, 256, 320) if limit >= rank), 512)
 
 
-def _model(folder: Path, name: str) -> str:
-    """Return the directory inside the bundle if it exists, the hub id otherwise."""
-    return str(folder / name) if (folder / name).is_dir() else name
+def _is_hub_id(folder: Path, name: str) -> bool:
+    """Tell a hub id from a path that leads nowhere: a path may have any number of slashes, or begin in a folder."""
+    return _HUB_ID.match(name) is not None and not (folder / name.split("/")[0]).exists()
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    return (folder / name).is_dir() or _is_hub_id(folder, name)
+
+
+def _model(folder: Path, name: str | None) -> str | None:
+    """Return the folder as a path, or the hub id as it is; a path that leads nowhere stays one."""
+    if name is None or (not (folder / name).is_dir() and _is_hub_id(folder, name)):
+        return name
+    return str(folder / name)
+
+
+def _missing(kind: str, key: str, name: str) -> BundleError:
+    hub = " A hub id has the form owner/name." if kind == "folder" else ""
+    return BundleError(
+        f"A {kind} of the bundle is missing",
+        found=f"{key}: no {name}",
+        remedy=f"Add it, or correct or remove the key.{hub}",
+    )
+
+
+def _no_awq(runtime: str) -> BundleError:
+    return BundleError(
+        "bundle.toml has no AWQ checkpoint",
+        found=f"runtime {runtime} asks for it",
+        remedy="Make one with `python -m backend quantize`, or take the runtime out.",
+    )

@@ -27,7 +27,7 @@ def file_checks(spec: RuntimeSpec, base_model: str, *, trained: str | None = Non
     if spec.adapter is not None and Path(spec.adapter).is_dir():
         yield _adapter_keys(spec.adapter, base_model)
     if spec.model != base_model and Path(spec.model).is_dir():
-        yield _same_source(Path(spec.model), Path(base_model))
+        yield same_source(Path(spec.model), Path(base_model))
         if spec.adapter is not None:
             yield _adapter_fits(Path(spec.model), Path(base_model), rescaled=spec.adapter != trained)
 
@@ -56,7 +56,7 @@ def _adapter_keys(adapter: str, base: str) -> Check:
     )
 
 
-def _same_source(quantized: Path, base: Path) -> Check:
+def same_source(quantized: Path, base: Path) -> Check:
     """Embeddings and final norm are not quantised: they must be equal, up to the dtype of the checkpoint."""
     name, expected = "same source model", "embeddings and final norm equal to the base's"
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,9 +12,14 @@ from backend.errors import BackendError
 
 COMMANDS = ("predict", "serve_command", "quantize", "rescale_adapter", "check", "bundle", "evaluate", "diagnose")
 
+# stderr is for the one message; libraries draw bars and repeat what the message says
+_QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a `BackendError` becomes one message on stderr."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     parser = argparse.ArgumentParser(prog="python -m backend")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in COMMANDS:

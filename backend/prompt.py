@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import BundleError, InputError
+from backend.foreign_code import refuse_foreign_code
 from backend.schema import FunctionSchema
 from backend.strict_json import is_encodable
 
@@ -166,19 +167,24 @@ class PromptBuilder:
         return [(tuple(item.ids), tuple(item.offsets)) for item in encodings]
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerFast:
+def load_tokenizer(source: str, *, offline: bool = False) -> PreTrainedTokenizerFast:
     """Load a bundle's fast tokenizer from a directory or hub id, with truncation and padding off.
 
+    Args:
+        source: the directory or hub id.
+        offline: never ask the hub, only its cache on this machine.
+
     Raises:
-        BundleError: if it cannot be loaded.
+        BundleError: if it cannot be loaded, or its configuration asks for code from elsewhere.
     """
+    refuse_foreign_code(source, offline=offline)
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     # transformers 5.19 lets the model type overrule a directory that says "take tokenizer.json as it is": beside a Qwen2
     # config it swaps pre-tokenizer and model settings, and ids change without a word
     loader: Any = PreTrainedTokenizerFast if _is_generic(source) else AutoTokenizer
     try:
-        tokenizer: Any = loader.from_pretrained(source, trust_remote_code=False)
+        tokenizer: Any = loader.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
     except Exception as error:
         # transformers raises OSError, ValueError, ImportError and more for one broken directory
         raise BundleError(

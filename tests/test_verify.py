@@ -2,13 +2,18 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from backend.bundle import load_bundle
 from backend.cli import main
-from backend.errors import InputError
+from backend.errors import BundleError, InputError
+from backend.runtimes.base import ForwardOptions
+from backend.runtimes.hf import HFRuntime
 from backend.verify import verify_bundle
 from tests import tiny
 
@@ -107,6 +112,49 @@ def _more_layers(b):
     _config(b / "base/config.json", num_hidden_layers=3)
 
 
+def _fewer_layers(b):
+    _config(b / "base/config.json", num_hidden_layers=1)
+
+
+def _no_folder(name):
+    return lambda b: shutil.rmtree(b / name)
+
+
+def _toml(line):
+    """Put a line at the top of bundle.toml; a key that is there already is taken out first."""
+
+    def change(b):
+        key = line.split(" = ")[0]
+        old = (b / "bundle.toml").read_text().splitlines(keepends=True)
+        (b / "bundle.toml").write_text(line + "\n" + "".join(row for row in old if not row.startswith(f"{key} = ")))
+
+    return change
+
+
+def _runtime(table):
+    return lambda b: (b / "bundle.toml").write_text((b / "bundle.toml").read_text() + f"[[runtime]]\n{table}\n")
+
+
+def _kernel(b):
+    _config(b / "base/config.json", _attn_implementation="someone/kernel")
+
+
+def _auto_map(b):
+    _config(b / "base/tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenizer.Mine", None]})
+
+
+def _imports_module(b):
+    _config(b / "adapter/adapter_config.json", megatron_config={"x": 1}, megatron_core="antigravity")
+
+
+def _no_adapter_weights(b):
+    (b / "adapter/adapter_model.safetensors").rename(b / "adapter/adapter_model.bin")
+
+
+def _rank_is_text(b):
+    _config(b / "adapter/adapter_config.json", r="sixteen")
+
+
 def _bad_schemas(b):
     (b / "function_schemas.json").write_text('{"book": {"slots": {}}}')
 
@@ -121,6 +169,23 @@ def _dataset(text):
 BROKEN = {
     "missing file": (_no_heads, "bundle.toml", "no probe_heads.pt"),
     "unknown key": (_unknown_key, "bundle.toml", "bases"),
+    "no base folder": (_no_folder("base"), "bundle.toml", "base: no base"),
+    "no adapter folder": (_no_folder("adapter"), "bundle.toml", "adapter: no adapter"),
+    "a path of several parts": (_toml('base = "my/models/base"'), "bundle.toml", "no my/models/base"),
+    "a relative path": (_toml('adapter = "./adapters"'), "bundle.toml", "no ./adapters"),
+    "a path in the bundle": (_toml('adapter = "base/adapter"'), "bundle.toml", "no base/adapter"),
+    "a hub id not on this machine": (_toml('base = "nobody/nothing"'), "base", "not on this machine"),
+    "no base key": (_toml("base = 1"), "bundle.toml", "base: Input should be a valid string"),
+    "no examples": (_toml('examples = "some.jsonl"'), "bundle.toml", "no some.jsonl"),
+    "a runtime twice": (_runtime('name = "hf-fp32"'), "bundle.toml", "Two runtimes have one name"),
+    "a runtime that is a path": (_runtime('name = "../x"'), "bundle.toml", "runtime.1.name"),
+    "a device that is none": (_runtime('name = "x"\ndevice = "abacus"'), "bundle.toml", "runtime.1.device"),
+    "a runtime without its AWQ base": (_runtime('name = "x"\ncheckpoint = "awq"'), "bundle.toml", "no AWQ checkpoint"),
+    "attention from the hub": (_kernel, "base", "_attn_implementation: 'someone/kernel'"),
+    "code of the tokenizer": (_auto_map, "base", "auto_map"),
+    "a module to import": (_imports_module, "adapter", "megatron_config"),
+    "adapter only as pickle": (_no_adapter_weights, "adapter", "no adapter_model.safetensors"),
+    "rank that is no number": (_rank_is_text, "adapter", "r is no number"),
     "head size": (_small_heads, "probe_heads.pt", "hidden size 32"),
     "unreadable heads": (_garbage_heads, "probe_heads.pt", "cannot be read"),
     "wrapped adapter": (_wrapped_adapter, "adapter", "matches no module"),
@@ -133,6 +198,7 @@ BROKEN = {
     "truncated weights": (_truncated, "base", "damaged"),
     "NaN": (_nan, "base", "NaN"),
     "more layers than weights": (_more_layers, "base", "do not fit config.json"),
+    "fewer layers than weights": (_fewer_layers, "base", "do not fit config.json"),
     "schema without slots": (_bad_schemas, "function_schemas.json", "no slots"),
     "unknown slot": (_dataset(GOOD.replace("destination", "seat") % SPAN), "set.jsonl", "line 1"),
     "span beside value": (_dataset(GOOD % SPAN.replace("7", "6")), "set.jsonl", "not what its span covers"),
@@ -149,10 +215,71 @@ def test_each_problem_is_named(bundle, name):
     assert [p for p in problems if p.file == file and words in str(p) and p.remedy], problems
 
 
+# none of these takes away what another one breaks
+TOGETHER = (
+    "unknown key",
+    "no examples",
+    "a runtime that is a path",
+    "a runtime without its AWQ base",
+    "head size",
+    "wrapped adapter",
+    "alpha 0",
+    "NaN in the adapter",
+    "no tokenizer",
+    "more layers than weights",
+    "NaN",
+    "span outside",
+)
+
+
 def test_all_problems_are_named_at_once(bundle):
-    for break_it in (_small_heads, _wrapped_adapter, _nan, _dataset("{")):
-        break_it(bundle)
-    assert {problem.file for problem in verify_bundle(bundle)} == {"base", "probe_heads.pt", "adapter", "set.jsonl"}
+    for name in TOGETHER:
+        BROKEN[name][0](bundle)
+    problems = verify_bundle(bundle)
+    for _, file, words in (BROKEN[name] for name in TOGETHER):
+        assert [p for p in problems if p.file == file and words in str(p)], (words, problems)
+
+
+@pytest.mark.parametrize("name", ["no base folder", "a path of several parts", "a hub id not on this machine"])
+def test_the_network_is_never_asked(bundle, name, monkeypatch):
+    BROKEN[name][0](bundle)
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *to, **_: asked.append(to) or [])
+    monkeypatch.setattr("socket.socket.connect", lambda _, to: asked.append(to))
+    assert verify_bundle(bundle) and not asked
+
+
+def test_what_verify_says_of_files_every_command_says(bundle, capsys):
+    """One message on stderr and nothing else: no bar of a library, no look at the hub."""
+    command = ["predict", "--bundle", str(bundle), "--function", "book", "--utterance", "fly to Rome"]
+    shutil.rmtree(bundle / "adapter")
+    done = subprocess.run([sys.executable, "-m", "backend", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("A folder of the bundle is missing (found adapter: no adapter).")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("break_it", [_kernel, _no_adapter_weights, _imports_module])
+def test_loading_refuses_it_too(bundle, break_it):
+    break_it(bundle)
+    with pytest.raises(BundleError, match="code from elsewhere|No weights"):
+        HFRuntime.load(load_bundle(bundle).runtimes[0])
+
+
+def test_an_adapter_saved_over_the_stack_alone_does_the_same(bundle):
+    """Keys without the inner `model.` load in vLLM, so HF must read them alike."""
+    spec, ids, on = load_bundle(bundle).runtimes[0], [[5, 6, 7, 8]], ForwardOptions()
+    before = HFRuntime.load(spec).forward(ids, on)[0]
+
+    def shorten(tensors):
+        for name in list(tensors):
+            tensors[name.replace("base_model.model.model.", "base_model.model.")] = tensors.pop(name)
+
+    _rewrite(bundle / "adapter/adapter_model.safetensors", shorten)
+    assert verify_bundle(bundle) == ()
+    runtime = HFRuntime.load(spec)
+    assert torch.equal(runtime.forward(ids, on)[0], before)
+    assert not torch.equal(runtime.forward(ids, ForwardOptions(lora=False))[0], before)
 
 
 def test_whole_bundles_have_no_problem(whole, demo, capsys):

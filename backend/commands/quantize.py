@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantise, measure, and print what to add to bundle.toml."""
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, may_lack=("awq", "awq_adapter"))
     base = local_folder(bundle.base)
     report = quantize_base(base, arguments.out or bundle.folder / "awq", _prompts(bundle, arguments.samples))
     print(

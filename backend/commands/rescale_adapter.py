@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the adapter, then compare it on the dequantised weights, with HuggingFace in float32."""
-    bundle = load_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle, may_lack=("awq_adapter",))
     if bundle.awq is None or bundle.adapter is None:
         raise InputError("The bundle needs an adapter and an awq checkpoint", remedy="Run `python -m backend quantize`.")
     base, awq, adapter = (local_folder(name) for name in (bundle.base, bundle.awq, bundle.adapter))

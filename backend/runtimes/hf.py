@@ -8,8 +8,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.adapter import require_weights
 from backend.awq.dequantize import dequantized_state, is_awq
 from backend.errors import BundleError, PrerequisiteError
+from backend.foreign_code import refuse_foreign_code
 from backend.norms import normalize
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
 from backend.runtimes.batching import token_budget_batches
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOKEN_BUDGET = 4096  # padded tokens in one forward pass
+# an adapter saved over the decoder stack alone lacks the inner "model."; vLLM takes both, so this must
+_KEY_MAPPING = {r"^layers\.": "model.layers."}
 
 
 class HFRuntime(Runtime):
@@ -111,6 +115,7 @@ def _load_model(spec: RuntimeSpec) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    refuse_foreign_code(spec.model)
     if is_awq(spec.model):
         return _add_adapter(_dequantized(spec), spec.adapter)
     model: Any
@@ -165,11 +170,14 @@ def _add_adapter(model: Any, adapter: str | None) -> Any:
 
     from peft import PeftModel
 
+    refuse_foreign_code(adapter)
+    if Path(adapter).is_dir():
+        require_weights(Path(adapter))
     try:
         with warnings.catch_warnings():
             # PEFT only warns when adapter keys are missing and leaves random ones in place
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
-            return PeftModel.from_pretrained(model, adapter, is_trainable=False)
+            return PeftModel.from_pretrained(model, adapter, is_trainable=False, key_mapping=_KEY_MAPPING)
     except Exception as error:
         raise _load_error("The adapter", adapter, error) from error
 
