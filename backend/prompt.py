@@ -7,6 +7,7 @@ training script does; tokenising the joined string would merge tokens across the
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 MAX_CHARACTERS = 200_000  # 10 MB of text took a tokenizer 24 s and 1.9 GB: cap before tokenising
+# Hangul fillers, an empty Braille cell, joiners and variation selectors: letters and marks without ink
+_BLANK = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10)))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +210,24 @@ def _is_generic(source: str) -> bool:
     return isinstance(config, dict) and config.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
+def _is_visible(character: str) -> bool:
+    """Tell whether anybody could see it: no control, format (zero width, direction) or space, nor a blank letter."""
+    return unicodedata.category(character) not in ("Cc", "Cf", "Zs", "Zl", "Zp") and character not in _BLANK
+
+
 def check_utterance(text: str) -> None:
     """Refuse text that no runtime can answer.
 
     Raises:
-        InputError: if it is empty, only white space, over 200,000 characters, or not encodable as UTF-8.
+        InputError: if it is empty, nothing that can be seen, over 200,000 characters, or not encodable as UTF-8.
     """
     if not text.strip():
         raise InputError("The text is empty", remedy="Type an utterance, or pick an example.")
+    if len(text) <= MAX_CHARACTERS and not any(map(_is_visible, text)):
+        codes = ", ".join(f"U+{ord(c):04X}" for c in dict.fromkeys(text[:5]))
+        raise InputError(
+            "The text holds no visible character", found=codes, remedy="Type an utterance, or pick an example."
+        )
     if len(text) > MAX_CHARACTERS:
         raise InputError(
             f"The text is longer than {MAX_CHARACTERS:,} characters", found=f"{len(text):,}", remedy="Shorten it."

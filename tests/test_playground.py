@@ -42,7 +42,7 @@ def test_the_label_says_what_normalisation_did(page):
     assert page.toggle(key="normalize").label == "L2 on, mean norm 1.00"
 
 
-@pytest.mark.parametrize("text", ["x" * 200_001, "fly " * 2_000])
+@pytest.mark.parametrize("text", ["x" * 200_001, "fly " * 2_000, "\0\0", "\u200b\u200d", "\u202e\u2066\u2069"])
 def test_bad_text_is_one_message_and_the_page_goes_on(page, text):
     page.text_area(key="utterance").set_value(text).run()
     assert not page.exception and page.code[0].value
