@@ -115,7 +115,7 @@ def _modules(base: Path) -> dict[str, tuple[int, int]]:
         stem, _, kind = name.removeprefix("model.").rpartition(".")
         if kind == "weight" and len(shape) == 2 and ".layers." in f".{stem}":
             modules[stem] = (shape[0], shape[1])
-        elif kind == "qweight":
+        elif kind in ("qweight", "weight_packed"):
             modules[stem] = (0, 0)
     return modules
 

@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from backend.errors import BackendError, PrerequisiteError, RuntimeFault
 from backend.memory import budget_bytes, estimate_bytes
@@ -157,7 +159,8 @@ class Pool:
 
     def _submit(self, entry: _Entry, stop: threading.Event) -> None:
         if not self._closed and not stop.is_set():
-            self._loader.submit(self._run, entry, stop)
+            with suppress(RuntimeError):  # closed just now
+                self._loader.submit(self._run, entry, stop)
 
     def _run(self, entry: _Entry, stop: threading.Event) -> None:
         if stop.is_set():
@@ -174,7 +177,9 @@ class Pool:
             error = RuntimeFault(f"{entry.spec.name} could not be loaded", found=repr(unexpected)[:200])
         with self._changed:
             abandoned = stop.is_set()
-            if not abandoned:
+            if not abandoned and isinstance(error, RuntimeFault) and entry.deaths:
+                self._restart(entry, str(error), None)  # a restart that fails is one more death
+            elif not abandoned:
                 entry.runtime, entry.error = runtime, error
                 entry.state = State.FAILED if runtime is None else State.READY
                 entry.used = time.monotonic()
@@ -189,24 +194,32 @@ class Pool:
         while not runtime.lost.wait(0.5):
             if stop.is_set():
                 return
-        runtime.close()
         with self._changed:
             if stop.is_set() or entry.runtime is not runtime:
                 return
-            entry.runtime = None
-            now = time.monotonic()
-            entry.deaths = [at for at in entry.deaths if now - at < RESTART_WINDOW_S]
-            if len(entry.deaths) < len(BACKOFF_S):
-                delay = BACKOFF_S[len(entry.deaths)]
-                entry.deaths.append(now)
-                self._begin(entry, delay_s=delay)
-            else:
-                entry.state = State.FAILED
-                entry.error = RuntimeFault(
-                    f"{entry.spec.name} died {len(entry.deaths) + 1} times in ten minutes",
-                    remedy="It is not restarted any more. Look at its log, then unload and load it.",
-                )
-            self._changed.notify_all()
+            entry.runtime, entry.state, entry.since = None, State.LOADING, time.monotonic()
+        runtime.close()  # before the next one opens: both at once may not fit
+        with self._changed:
+            if stop.is_set():
+                return
+            self._restart(entry, runtime.lost_reason or "a process of its server ended", runtime.log)
+
+    def _restart(self, entry: _Entry, reason: str, log: Path | None) -> None:
+        """Begin again after the next pause, or give up; the caller holds the lock."""
+        now = time.monotonic()
+        entry.deaths = [at for at in entry.deaths if now - at < RESTART_WINDOW_S]
+        if len(entry.deaths) < len(BACKOFF_S):
+            delay = BACKOFF_S[len(entry.deaths)]
+            entry.deaths.append(now)
+            self._begin(entry, delay_s=delay)
+        else:
+            entry.state = State.FAILED
+            entry.error = RuntimeFault(
+                f"{entry.spec.name} was lost {len(entry.deaths) + 1} times in ten minutes and is not restarted any more",
+                found=reason,
+                remedy=f"Look at its log{f' {log}' if log else ''}, then unload and load it.",
+            )
+        self._changed.notify_all()
 
     def _make_room(self, entry: _Entry) -> None:
         """Close the least recently used runtimes until the next one fits; close before opening, never both at once."""

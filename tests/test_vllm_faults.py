@@ -1,9 +1,12 @@
 """A server that answers wrongly in every way: each is a named error within its deadline, never states to score."""
 
+import itertools
 import json
 import socket
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 from backend.errors import InputError, PrerequisiteError, RuntimeFault, RuntimeTimeout
 from backend.runtimes.base import Engine, ForwardOptions, RuntimeSpec
+from backend.runtimes.canary import Canary
 from backend.runtimes.vllm import VLLMRuntime
 
 D = 4
@@ -131,6 +135,76 @@ def test_a_wrong_answer_is_a_named_error_in_time_and_the_next_good_one_is_taken(
     assert isinstance(raised.value, RuntimeTimeout) == (name in ("dribble", "hangs"))
     server.fault = None
     assert [tuple(rows.shape) for rows in runtime.forward(IDS, ForwardOptions())] == [(3, D), (2, D)]
+
+
+class Managed:
+    """A server that counts as started by the app."""
+
+    log = None
+
+    def __init__(self, server):
+        self.url = f"http://127.0.0.1:{server.server_port}"
+        self.lost, self.cpu_s = threading.Event(), itertools.repeat(0.0)
+
+    def cpu_seconds(self):
+        return next(self.cpu_s)
+
+    def give_up(self):
+        self.lost.set()
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def watched(server, monkeypatch):
+    """A client whose canary asks after 0.2 s of silence and waits half a second."""
+    monkeypatch.setattr("backend.runtimes.vllm.Canary", partial(Canary, every_s=0.2, deadline_s=0.5))
+    monkeypatch.setattr("backend.runtimes.canary.BUSY_DEADLINE_S", 1.0)
+    made = VLLMRuntime.connect(spec(server), server=Managed(server))
+    yield made
+    made.close()
+
+
+def other_values(handler, ids):
+    body, headers = answer(ids)
+    handler.reply(np.full(len(body) // 2, 1.1, "<f2").tobytes(), headers)
+
+
+LIES = {
+    "hangs": (lambda h, ids: time.sleep(3), "no answer to a request of 7 tokens within 0.5 s"),
+    "other values": (other_values, "another answer than at first, relative difference 0.1"),
+    "NaN": (nan, "another answer"),
+    "500": (lambda h, ids: h.reply(b"", status=500), "a known request failed"),
+    "a row too few": (lambda h, ids: h.reply(*answer([ids[0][1:]])), "a known request failed"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_the_canary_notices_a_server_that_nobody_asks(server, watched, name):
+    assert not watched.lost.wait(1)  # healthy, it goes on
+    server.fault, words = LIES[name]
+    assert watched.lost.wait(2) and words in watched.lost_reason
+
+
+def test_the_canary_leaves_a_server_alone_that_is_busy_computing(server, watched):
+    watched.server.cpu_s = itertools.count(0.0)  # a second of processor time between looks
+    server.fault = lambda handler, ids: time.sleep(2.5) or handler.reply(*answer(ids))
+    asking = threading.Thread(target=watched.forward, args=(IDS, ForwardOptions()), daemon=True)
+    asking.start()
+    asking.join(5)
+    assert not watched.lost.is_set()
+
+
+def test_the_canary_notices_a_hang_with_a_request_under_way(server, watched):
+    server.fault = lambda handler, ids: time.sleep(4)
+    threading.Thread(target=lambda: suppressed(watched.forward, IDS, ForwardOptions()), daemon=True).start()
+    assert watched.lost.wait(3) and "within 1 s" in watched.lost_reason
+
+
+def suppressed(call, *arguments):
+    with suppress(RuntimeFault, PrerequisiteError):
+        call(*arguments)
 
 
 def test_closing_ends_a_request_under_way_and_those_that_come_later(server, runtime):

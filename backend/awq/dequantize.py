@@ -1,4 +1,4 @@
-"""AutoAWQ's GEMM checkpoints back to plain weights.
+"""4-bit checkpoints back to plain weights: AutoAWQ's GEMM layout here, llm-compressor's in `compressed`.
 
 ``qweight [d_in, d_out / 8]`` and ``qzeros [d_in / group, d_out / 8]`` hold eight 4-bit numbers an int32, lowest bits first,
 in the column order 0 2 4 6 1 3 5 7; ``weight = (q - zero) * scale`` with ``scales [d_in / group, d_out]`` (AutoAWQ 0.2.9,
@@ -11,7 +11,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.awq.compressed import unpack_state
 from backend.errors import BundleError
+from backend.tensors import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,28 +33,29 @@ def quantization_config(model: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def is_awq(model: str) -> bool:
-    """Tell whether a directory holds a checkpoint that AutoAWQ wrote."""
-    found = quantization_config(model)
-    return found is not None and found.get("quant_method") == "awq"
-
-
 def dequantized_state(folder: Path) -> dict[str, Tensor]:
     """Return all tensors of a checkpoint in float32, quantised layers as ``weight [d_out, d_in]``.
 
     Raises:
-        BundleError: if it is not 4-bit GEMM with zero points.
+        BundleError: if it is neither 4-bit GEMM with zero points nor `pack-quantized`, or a tensor of a layer is missing.
     """
-    from safetensors.torch import load_file
-
     config = quantization_config(str(folder)) or {}
+    tensors = dict(read_tensors(folder))
+    try:
+        if config.get("quant_method") == "compressed-tensors":
+            return unpack_state(tensors, config)
+        return _gemm_state(tensors, config)
+    except KeyError as error:
+        raise BundleError(
+            "A quantised layer is incomplete", found=f"no {error.args[0]}", remedy="Copy it again."
+        ) from error
+
+
+def _gemm_state(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
     if config.get("bits", config.get("w_bit")) != _BITS or str(config.get("version", "gemm")).lower() != "gemm":
         raise BundleError(
             "Only 4-bit AWQ checkpoints in GEMM layout can be read back", found=str(config)[:120], remedy="Quantise again."
         )
-    tensors: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        tensors |= load_file(path)
     state = {}
     for name, tensor in tensors.items():
         layer, _, kind = name.rpartition(".")

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import InputError, PrerequisiteError, RuntimeFault
@@ -71,6 +72,8 @@ class Runtime(ABC):
         self.spec = spec
         self.info = info
         self.lost = threading.Event()  # set when what computes is gone and only a new load can help
+        self.log: Path | None = None  # where its server writes
+        self.lost_reason = ""  # how that was noticed, where it is more than a process that ended
         self._closed = False
 
     def forward(self, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.adapter import require_weights
-from backend.awq.dequantize import dequantized_state, is_awq
+from backend.awq.dequantize import dequantized_state, quantization_config
 from backend.errors import BundleError, PrerequisiteError
 from backend.foreign_code import refuse_foreign_code
 from backend.norms import normalize
@@ -116,7 +116,7 @@ def _load_model(spec: RuntimeSpec) -> Any:
     from transformers import AutoModelForCausalLM
 
     refuse_foreign_code(spec.model)
-    if is_awq(spec.model):
+    if quantization_config(spec.model) is not None:
         return _add_adapter(_dequantized(spec), spec.adapter)
     model: Any
     report: Any
@@ -143,7 +143,7 @@ def _load_model(spec: RuntimeSpec) -> Any:
 
 
 def _dequantized(spec: RuntimeSpec) -> Any:
-    """An AWQ checkpoint as a plain model: what its 4-bit weights mean, without any kernel."""
+    """A 4-bit checkpoint as a plain model: what its 4-bit weights mean, without any kernel."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -155,7 +155,7 @@ def _dequantized(spec: RuntimeSpec) -> Any:
     missing = [name for name in found.missing_keys if name != "lm_head.weight"]  # hidden states do not need it
     if missing or found.unexpected_keys:
         raise BundleError(
-            "The AWQ checkpoint does not fit its config.json",
+            "The quantised checkpoint does not fit its config.json",
             found=", ".join([*missing, *found.unexpected_keys][:3]),
             remedy="Quantise the base again.",
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import PrerequisiteError, RuntimeFault, RuntimeTimeout
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
 from backend.runtimes.batching import token_budget_batches
+from backend.runtimes.canary import CANARY_IDS, Canary
 from backend.runtimes.vllm_compat import Spelling, spelling_of
 from backend.runtimes.vllm_http import Answer, Client
 from backend.runtimes.vllm_process import VLLMProcess
@@ -34,8 +36,11 @@ class VLLMRuntime(Runtime):
         self.server = server  # None: it runs elsewhere
         self._client = client
         self._spelling = spelling
+        self._canary: Canary | None = None
         if server is not None:
-            self.lost = server.lost
+            self.lost, self.log = server.lost, server.log
+            # one that runs elsewhere is not ours to end, and its next good answer heals the lane
+            self._canary = Canary(self._ask_canary, self._give_up, cpu_seconds=server.cpu_seconds)
 
     @classmethod
     def start(cls, spec: RuntimeSpec, *, log_dir: Path, stop: threading.Event | None = None) -> VLLMRuntime:
@@ -87,14 +92,28 @@ class VLLMRuntime(Runtime):
         return [row for row in states if row is not None]
 
     def _ask(self, payloads: list[dict[str, object]]) -> list[Answer]:
+        watched = nullcontext() if self._canary is None else self._canary.request()
         try:
-            return self._client.pool(payloads)
-        except RuntimeTimeout:
-            if self.server is not None:
-                self.server.give_up()  # a hung engine still answers /health: only the missing answer shows it
+            with watched:
+                return self._client.pool(payloads)
+        except RuntimeTimeout as error:
+            self._give_up(error.what)
             raise
 
+    def _ask_canary(self, deadline_s: float) -> Tensor:
+        payload = _request(self.spec, self._spelling, [CANARY_IDS], ForwardOptions(lora=self.info.has_adapter))
+        answer = self._client.pool([payload], deadline_s=deadline_s)[0]
+        return _parse(self.spec.name, answer, [CANARY_IDS], d_model=self.info.d_model)[0]
+
+    def _give_up(self, reason: str) -> None:
+        """End a server of our own that hangs or answers wrongly; requests under way fail at once."""
+        if self.server is not None:
+            self.lost_reason = self.lost_reason or reason
+            self.server.give_up()
+
     def _close(self) -> None:
+        if self._canary is not None:
+            self._canary.close()
         self._client.close()
         if self.server is not None:
             self.server.close()

@@ -104,6 +104,19 @@ class VLLMProcess:
                 continue
         return total
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that its processes have used."""
+        import psutil
+
+        total = 0.0
+        for pid in self.pids():
+            try:
+                used = psutil.Process(pid).cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += used.user + used.system
+        return total
+
     def tail(self, lines: int = 12) -> str:
         """Return the last lines of the log."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
