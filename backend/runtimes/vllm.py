@@ -13,7 +13,7 @@ from backend.errors import PrerequisiteError, RuntimeFault, RuntimeTimeout
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
 from backend.runtimes.batching import token_budget_batches
 from backend.runtimes.canary import CANARY_IDS, Canary
-from backend.runtimes.vllm_compat import Spelling, spelling_of
+from backend.runtimes.vllm_compat import Spelling, server_spelling
 from backend.runtimes.vllm_http import Answer, Client
 from backend.runtimes.vllm_process import VLLMProcess
 
@@ -63,7 +63,7 @@ class VLLMRuntime(Runtime):
         client = Client(spec.name, [server.url] if server else spec.urls, deadline_s=deadline_s)
         try:
             version = client.get_json("/version").get("version", "")
-            spelling = spelling_of(str(version))
+            spelling = server_spelling(str(version))
             limit = _check_models(spec, client.get_json("/v1/models"))
             first = client.pool([_request(spec, spelling, [[0]], ForwardOptions(lora=False))])[0]
             width = _parse(spec.name, first, [[0]], d_model=None)[0].shape[1]

