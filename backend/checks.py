@@ -12,6 +12,7 @@ from backend.check_files import file_checks
 from backend.check_types import Check
 from backend.errors import BackendError
 from backend.runtimes.base import ForwardOptions, Runtime
+from backend.runtimes.canary import TOLERANCE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +78,7 @@ def check_runtime(
     if mine.plain is not None:
         checks.append(_lora_applied(mine.raw, mine.plain))
     four_bit = runtime.spec.model != base_model
-    checks.append(_noise_floor(runtime, ids, mine))
+    checks += [_canary(runtime), _noise_floor(runtime, ids, mine)]
     if baseline is not None and baseline is not runtime:
         checks += _against(mine, baseline, ids, four_bit=four_bit)
     return checks
@@ -134,6 +135,22 @@ def _lora_applied(on: Tensor, off: Tensor) -> Check:
         observed=f"|H(on) - H(off)| / |H| = {effect:.4f}",
         expected=f"above {_LORA_EFFECT:g}",
         remedy="The engine answers the same with and without the adapter: check its name, its keys' prefix and its path.",
+    )
+
+
+def _canary(runtime: Runtime) -> Check:
+    """A known request must get the answer it got when this runtime first met it."""
+    name, expected = "canary", f"at most {TOLERANCE:g} of |h| from its first answer"
+    try:
+        drift = runtime.canary_drift()
+    except BackendError as error:
+        return Check(name, False, str(error), expected, error.remedy)
+    return Check(
+        name,
+        drift <= TOLERANCE,
+        observed=f"{drift:.1e} of |h| from its first answer",
+        expected=expected,
+        remedy="The runtime computes something else than it did: unload it, then load it again.",
     )
 
 

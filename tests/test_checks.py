@@ -1,5 +1,6 @@
 """Each fault makes a check fail that names it; a healthy runtime passes all."""
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -26,7 +27,19 @@ def _rows_swapped_in_batches(inner, ids, options):
     return [rows.flip(0) for rows in states] if len(ids) > 1 else states
 
 
+def _changes_its_mind():
+    """Answers rightly at first and otherwise later, as an engine does that somebody restarted with another model."""
+    calls = itertools.count()
+
+    def changed(inner, ids, options):
+        factor = 1.1 if next(calls) > 3 else 1.0  # three calls for the states, one for the first canary
+        return [rows * factor for rows in inner.forward(ids, options)]
+
+    return changed
+
+
 FAULTS = [
+    (_changes_its_mind(), "canary"),
     (always_normalized, "normalisation off when off"),
     (_never_normalized, "normalisation on when on"),
     (no_lora, "LoRA applied"),

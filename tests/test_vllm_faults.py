@@ -5,7 +5,9 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -233,6 +235,88 @@ def test_a_server_that_is_down():
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(PrerequisiteError, match="no server answers"):
         VLLMRuntime.connect(RuntimeSpec("remote", Engine.VLLM, "base", "float16", urls=(url,)))
+
+
+def _another():
+    made = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    return made
+
+
+def _down():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+@pytest.fixture
+def pair(server):
+    """Two equal servers behind one runtime."""
+    other = _another()
+    urls = tuple(f"http://127.0.0.1:{each.server_port}" for each in (server, other))
+    made = VLLMRuntime.connect(replace(spec(server), urls=urls), deadline_s=4)
+    yield server, other, made
+    made.close()
+    other.shutdown()
+    other.server_close()
+
+
+def _count(answered, name, wait_s=0.0):
+    def fault(handler, ids):
+        time.sleep(wait_s)
+        answered.append(name)
+        handler.reply(*answer(ids))
+
+    return fault
+
+
+def test_the_less_busy_of_two_servers_is_asked(pair):
+    slow, fast, runtime = pair
+    answered = []
+    slow.fault, fast.fault = _count(answered, "slow", 1.0), _count(answered, "fast", 0.05)
+    started = time.monotonic()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: runtime.forward(IDS, ForwardOptions()), range(12)))
+    # in turn, six requests would each wait a second
+    assert answered.count("slow") <= 2 and answered.count("fast") >= 10 and time.monotonic() - started < 2.5
+
+
+def test_idle_servers_take_turns(pair):
+    one, other, runtime = pair
+    answered = []
+    one.fault, other.fault = _count(answered, "one"), _count(answered, "other")
+    for _ in range(10):
+        runtime.forward(IDS, ForwardOptions())
+    assert answered.count("one") == 5
+
+
+def test_a_server_that_goes_down_fails_no_request(pair):
+    one, other, runtime = pair
+    one.shutdown()
+    one.server_close()
+    for _ in range(6):
+        assert len(runtime.forward(IDS, ForwardOptions())) == 2
+    other.fault = lambda handler, ids: handler.reply(b"", status=500)
+    with pytest.raises(RuntimeFault, match="status 500"):  # an answer is an answer: it is not asked for elsewhere
+        runtime.forward(IDS, ForwardOptions())
+
+
+def test_a_server_that_is_down_from_the_start_is_left_out(server):
+    made = VLLMRuntime.connect(replace(spec(server), urls=(_down(), *spec(server).urls)))
+    assert len(made.forward(IDS, ForwardOptions())) == 2 and "1 of 2 servers" in made.info.device
+    made.close()
+    with pytest.raises(PrerequisiteError, match="any of its 2 urls"):
+        VLLMRuntime.connect(replace(spec(server), urls=(_down(), _down())))
+
+
+def test_servers_that_answer_differently_are_not_one_runtime(server):
+    other = _another()
+    other.fault = other_values
+    urls = tuple(f"http://127.0.0.1:{each.server_port}" for each in (server, other))
+    with pytest.raises(PrerequisiteError, match="not equal"):
+        VLLMRuntime.connect(replace(spec(server), urls=urls))
+    other.shutdown()
+    other.server_close()
 
 
 @pytest.mark.parametrize("url", ["ftp://somewhere", "localhost:8000", ""])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import InputError, PrerequisiteError, RuntimeFault
+from backend.runtimes.canary import CANARY_IDS, relative_difference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +76,7 @@ class Runtime(ABC):
         self.log: Path | None = None  # where its server writes
         self.lost_reason = ""  # how that was noticed, where it is more than a process that ended
         self._closed = False
+        self._known: Tensor | None = None  # the first answer to the known request
 
     def forward(self, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
         """Compute last hidden states, after the final norm.
@@ -102,6 +104,14 @@ class Runtime(ABC):
         states = self._forward(ids, options)
         self._check_states(ids, states)
         return states
+
+    def canary_drift(self) -> float:
+        """Return how far the answer to the known request is from the first one, relatively; raises as `forward` does."""
+        states = self.forward([CANARY_IDS], ForwardOptions(lora=self.info.has_adapter))[0]
+        if self._known is None:
+            self._known = states
+            states = self.forward([CANARY_IDS], ForwardOptions(lora=self.info.has_adapter))[0]
+        return relative_difference(states, self._known)
 
     def close(self) -> None:
         """Release the model; calling it twice does no harm."""

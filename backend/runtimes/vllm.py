@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import PrerequisiteError, RuntimeFault, RuntimeTimeout
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
 from backend.runtimes.batching import token_budget_batches
-from backend.runtimes.canary import CANARY_IDS, Canary
+from backend.runtimes.canary import CANARY_IDS, TOLERANCE, Canary, relative_difference
 from backend.runtimes.vllm_compat import Spelling, server_spelling
-from backend.runtimes.vllm_http import Answer, Client
+from backend.runtimes.vllm_http import Answer, Client, Unreachable
 from backend.runtimes.vllm_process import VLLMProcess
 
 if TYPE_CHECKING:
@@ -54,31 +55,31 @@ class VLLMRuntime(Runtime):
 
     @classmethod
     def connect(cls, spec: RuntimeSpec, *, server: VLLMProcess | None = None, deadline_s: float = REQUEST_S) -> VLLMRuntime:
-        """Find out what the server serves.
+        """Find out what the servers serve; those that are down are left out as long as one answers.
 
         Raises:
-            PrerequisiteError: nobody answers, the version is too old, or model or adapter have other names there.
-            RuntimeFault: the server answers with something else than token states.
+            PrerequisiteError: nobody answers, the version is too old, model or adapter have other names there, or two
+                servers answer differently.
+            RuntimeFault: a server answers with something else than token states.
         """
-        client = Client(spec.name, [server.url] if server else spec.urls, deadline_s=deadline_s)
-        try:
-            version = client.get_json("/version").get("version", "")
-            spelling = server_spelling(str(version))
-            limit = _check_models(spec, client.get_json("/v1/models"))
-            first = client.pool([_request(spec, spelling, [[0]], ForwardOptions(lora=False))])[0]
-            width = _parse(spec.name, first, [[0]], d_model=None)[0].shape[1]
-        except BaseException:
-            client.close()
-            raise
+        urls = [server.url] if server else list(dict.fromkeys(spec.urls))
+        found = [made for url in urls if (made := _meet(spec, url, deadline_s, skip_down=len(urls) > 1)) is not None]
+        if not found:
+            raise _all_down(spec.name, len(urls))
+        for other in found[1:]:
+            _require_equal(spec.name, found[0], other)
+        client = Client(spec.name, [made.url for made in found], deadline_s=deadline_s)
         info = RuntimeInfo(
-            device=client.shown_url,
+            device=client.shown_url + (f" ({len(found)} of {len(urls)} servers)" if len(urls) > 1 else ""),
             dtype=spec.dtype,
-            d_model=int(width),
-            max_tokens=min(spec.max_tokens, limit),
+            d_model=int(found[0].states.shape[1]),
+            max_tokens=min(spec.max_tokens, *(made.limit for made in found)),
             has_adapter=spec.adapter is not None,
-            versions=(("vllm", str(version)),),
+            versions=(("vllm", found[0].spelling.version),),
         )
-        return cls(spec, info, client, spelling, server)
+        runtime = cls(spec, info, client, found[0].spelling, server)
+        runtime._known = found[0].states
+        return runtime
 
     def _forward(self, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
         states: list[Tensor | None] = [None] * len(ids)
@@ -117,6 +118,46 @@ class VLLMRuntime(Runtime):
         self._client.close()
         if self.server is not None:
             self.server.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """What one server turned out to be."""
+
+    url: str
+    spelling: Spelling
+    limit: int  # longest prompt, in tokens
+    states: Tensor  # its answer to the known prompt, as the runtime is used: with the adapter if there is one
+
+
+def _meet(spec: RuntimeSpec, url: str, deadline_s: float, *, skip_down: bool) -> _Met | None:
+    """Ask one server who it is; None where nobody listens and others might."""
+    with closing(Client(spec.name, [url], deadline_s=deadline_s)) as client:
+        try:
+            spelling = server_spelling(str(client.get_json("/version").get("version", "")))
+        except Unreachable:
+            if skip_down:
+                return None
+            raise
+        limit = _check_models(spec, client.get_json("/v1/models"))
+        answer = client.pool([_request(spec, spelling, [CANARY_IDS], ForwardOptions(lora=spec.adapter is not None))])[0]
+        return _Met(url, spelling, limit, _parse(spec.name, answer, [CANARY_IDS], d_model=None)[0])
+
+
+def _require_equal(name: str, one: _Met, other: _Met) -> None:
+    difference = relative_difference(other.states, one.states)
+    if one.spelling.version != other.spelling.version or not difference <= TOLERANCE:
+        raise PrerequisiteError(
+            f"{name}: its servers are not equal",
+            found=f"vLLM {one.spelling.version} and {other.spelling.version}, states {difference:.2g} of |h| apart",
+            remedy="Serve the same model, adapter and version at every url, or make them runtimes of their own.",
+        )
+
+
+def _all_down(name: str, n: int) -> PrerequisiteError:
+    return PrerequisiteError(
+        f"{name}: no server answers at any of its {n} urls", remedy="Start one, or correct urls in bundle.toml."
+    )
 
 
 def _check_models(spec: RuntimeSpec, listing: Any) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CONNECT_S = 10.0
+DOWN_S = 10.0  # how long a server that refused a connection is asked last
 _MAX_ANSWER_BYTES = 2**30
 _RESTART = "The lane recovers by itself if this app started the server; otherwise restart it."
 
@@ -48,19 +49,35 @@ class Answer:
     rows: tuple[Row, ...]
 
 
+class Unreachable(PrerequisiteError):
+    """Nobody listens at an address; another server may answer."""
+
+
+@dataclass(slots=True)
+class _Server:
+    """One of the equal servers; touched from the event loop alone."""
+
+    url: str
+    under_way: int = 0
+    asked: int = 0  # in all; decides between servers that are equally busy
+    down_until: float = 0.0  # monotonic; a server that refused a connection is asked last for a while
+
+
 class Client:
-    """Speaks to equal servers in turn, from an event loop on a thread of its own; safe to share between threads."""
+    """Speaks to equal servers from an event loop on a thread of its own; safe to share between threads.
+
+    A request goes to the server with the fewest requests under way, and once more to the next one where the first cannot
+    be reached; answers that fail are never asked for twice.
+    """
 
     def __init__(self, name: str, urls: Sequence[str], *, deadline_s: float) -> None:
         import httpx
 
-        if not urls:
-            raise PrerequisiteError(f"{name} has no server", remedy="Add urls to its [[runtime]] table.")
         for url in urls:
             _check_url(name, url)
         self._name = name
         self._deadline_s = deadline_s
-        self._urls = itertools.cycle([url.rstrip("/") for url in urls])
+        self._servers = [_Server(url.rstrip("/")) for url in dict.fromkeys(urls)]
         self.shown_url = ", ".join(_without_credentials(url) for url in urls)
         # proxies of the environment would send prompts elsewhere
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
@@ -147,9 +164,23 @@ class Client:
     async def _exchange(
         self, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
     ) -> tuple[bytes, httpx.Headers]:
+        """Ask the least busy server, and the next one where nobody listens."""
+        now = time.monotonic()
+        in_turn = sorted(self._servers, key=lambda s: (s.down_until > now, s.under_way, s.asked))
+        for server in in_turn[:-1]:
+            try:
+                return await self._ask(server, method, path, payload, deadline_s)
+            except Unreachable:
+                server.down_until = time.monotonic() + DOWN_S
+        return await self._ask(in_turn[-1], method, path, payload, deadline_s)
+
+    async def _ask(
+        self, server: _Server, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
+    ) -> tuple[bytes, httpx.Headers]:
         import httpx
 
-        url = next(self._urls)
+        url = server.url
+        server.under_way, server.asked = server.under_way + 1, server.asked + 1
         try:
             async with asyncio.timeout(deadline_s), self._http.stream(method, url + path, json=payload) as response:
                 body = bytearray()
@@ -161,7 +192,7 @@ class Client:
                     raise self._refused(response.status_code, bytes(body))
                 return bytes(body), response.headers
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise PrerequisiteError(
+            raise Unreachable(
                 f"{self._name}: no server answers at {_without_credentials(url)}",
                 found=str(error)[:120],
                 remedy="Start it, or correct the url in bundle.toml.",
@@ -174,6 +205,8 @@ class Client:
             raise RuntimeFault(
                 f"{self._name}: the connection broke", found=f"{type(error).__name__}: {error}"[:160], remedy=_RESTART
             ) from error
+        finally:
+            server.under_way -= 1
 
     def _refused(self, status: int, body: bytes) -> RuntimeFault:
         text = body.decode("utf-8", "replace")
