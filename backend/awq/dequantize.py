@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _COLUMN_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 _BITS = 4
-# by `backend.awq.quantize`; in a folder of its own, as vLLM loads every safetensors file beside the weights
-SCALES_FILE = "channel_scales/awq.safetensors"
 
 
 def quantization_config(model: str) -> dict[str, Any] | None:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager, redirect_stdout
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.awq.dequantize import SCALES_FILE, dequantized_state
+from backend.awq import autoawq
+from backend.awq.dequantize import dequantized_state
+from backend.awq.environment import autoawq_python
+from backend.awq.names import BLOCK_TOKENS, GROUP_SIZE, SCALES_FILE
 from backend.awq.rescale import max_scale_change
-from backend.errors import CheckFailed, InputError, PrerequisiteError
+from backend.errors import BundleError, CheckFailed, InputError, PrerequisiteError
+from backend.foreign_code import refuse_foreign_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
-GROUP_SIZE = 128
+_ROOT = Path(__file__).resolve().parent.parent.parent
 _MAX_LOSS_CHANGE = 0.05  # relative; corrupted weights moved it by 8 % and cost 22 points of exact match
-_BLOCK = 256  # tokens in one calibration sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def quantize_base(base: Path, out: Path, prompts: Sequence[Sequence[int]]) -> Qu
     """Quantise ``base`` with ``prompts`` (token ids) as calibration data and write the checkpoint to ``out``.
 
     Raises:
-        PrerequisiteError: AutoAWQ is not installed.
+        PrerequisiteError: AutoAWQ is not installed, and no environment can be made for it.
         InputError: ``out`` exists, or there is too little calibration text.
         CheckFailed: the loss moved by more than 5 %; nothing is kept.
     """
@@ -52,8 +55,10 @@ def quantize_base(base: Path, out: Path, prompts: Sequence[Sequence[int]]) -> Qu
         raise InputError("The output folder exists", found=str(out), remedy="Remove it, or name another with --out.")
     blocks = [list(row) for row in prompts]
     n_tokens = sum(map(len, blocks))
-    if n_tokens < 2 * _BLOCK:
-        raise InputError("Too little calibration text", found=f"{n_tokens} tokens", remedy=f"Give {2 * _BLOCK} or more.")
+    if n_tokens < 2 * BLOCK_TOKENS:
+        raise InputError(
+            "Too little calibration text", found=f"{n_tokens} tokens", remedy=f"Give {2 * BLOCK_TOKENS} or more."
+        )
     before = _loss(_plain_model(base), blocks)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -72,70 +77,52 @@ def quantize_base(base: Path, out: Path, prompts: Sequence[Sequence[int]]) -> Qu
 
 
 def _run_autoawq(base: Path, out: Path, blocks: list[list[int]]) -> dict[str, Tensor]:
-    try:
-        from awq import AutoAWQForCausalLM
-        from awq.quantize.quantizer import AwqQuantizer
-    except ImportError as error:
+    """Quantise here if AutoAWQ is here, else in its own environment; return the channel scales it folded."""
+    from safetensors.torch import load_file
+
+    if autoawq.is_installed():
+        try:
+            autoawq.quantize(base, out, blocks)
+        except Exception as error:
+            # AutoAWQ raises whatever its loops over modules and files come to
+            raise InputError(
+                "AutoAWQ cannot quantise this base",
+                found=f"{type(error).__name__}: {error}"[:200],
+                remedy=f"It needs an architecture it knows and layers whose inputs divide by {GROUP_SIZE}.",
+            ) from error
+    else:
+        _run_elsewhere(autoawq_python(), base, out, blocks)
+    return load_file(out / SCALES_FILE)
+
+
+def _run_elsewhere(python: Path, base: Path, out: Path, blocks: list[list[int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "blocks.json"
+        data.write_text(json.dumps(blocks), encoding="utf-8")
+        command = [str(part) for part in (python, "-m", "backend.awq.autoawq", base.resolve(), out.resolve(), data)]
+        done = subprocess.run(command, cwd=_ROOT, stdout=sys.stderr, check=False)
+    if done.returncode:
         raise PrerequisiteError(
-            "AutoAWQ is not installed",
-            found=str(error)[:120],
-            remedy="Run `pip install --no-build-isolation autoawq==0.2.9`.",
-        ) from error
-    from safetensors.torch import save_file
-    from transformers import PreTrainedTokenizerFast
-
-    scales: dict[str, Tensor] = {}
-
-    class Quantizer(AwqQuantizer):  # type: ignore[misc]  # AutoAWQ has no types
-        def _compute_best_scale(self, x: Any, w_mean: Any, x_mean: Any, inspected: Any, *rest: Any) -> Any:
-            with _state_dict_copied(inspected):
-                return super()._compute_best_scale(x, w_mean, x_mean, inspected, *rest)
-
-        def _search_best_scale(self, module: Any, **layer: Any) -> Any:
-            found = super()._search_best_scale(module, **layer)
-            index = next(i for i, known in enumerate(self.modules) if known is module)
-            source, targets, values = found
-            scales[f"layers.{index}.{source}>{','.join(targets)}"] = values.float().clone()
-            return found
-
-    with redirect_stdout(sys.stderr):  # stdout is for results
-        model = AutoAWQForCausalLM.from_pretrained(str(base), safetensors=True, device_map=None, torch_dtype="float16")
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(base))
-        model.quantize(
-            tokenizer,
-            quant_config={"zero_point": True, "q_group_size": GROUP_SIZE, "w_bit": 4, "version": "GEMM"},
-            calib_data=blocks,
-            max_calib_samples=len(blocks),
-            max_calib_seq_len=_BLOCK,
-            quantizer_cls=Quantizer,
+            "AutoAWQ failed in its own environment",
+            found=f"exit code {done.returncode}; its output is above",
+            remedy="It needs an architecture it knows; otherwise remove the environment and try again.",
         )
-        model.save_quantized(str(out), safetensors=True)
-        tokenizer.save_pretrained(str(out))
-    (out / SCALES_FILE).parent.mkdir()
-    save_file(scales, out / SCALES_FILE)
-    return scales
-
-
-@contextmanager
-def _state_dict_copied(module: Any) -> Iterator[None]:
-    """Let ``state_dict()`` give copies.
-
-    AutoAWQ 0.2.9 keeps the weights it will restore after each trial scale as ``v.cpu()``, which on a CPU is the live tensor
-    itself: every trial then stays in the weights.
-    """
-    plain: Callable[[], dict[str, Any]] = module.state_dict
-    module.state_dict = lambda: {name: value.clone() for name, value in plain().items()}
-    try:
-        yield
-    finally:
-        del module.state_dict
 
 
 def _plain_model(base: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    refuse_foreign_code(str(base))
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32, use_safetensors=True)
+    except Exception as error:
+        # transformers raises OSError, ValueError, KeyError and more for one broken directory
+        raise BundleError(
+            "The base model cannot be loaded",
+            found=str(error).split("\n")[0][:200],
+            remedy="Run `python -m backend bundle verify` for the full list.",
+        ) from error
     return model.eval()
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.awq.dequantize import SCALES_FILE
+from backend.awq.names import SCALES_FILE
 from backend.errors import BundleError, InputError
 from backend.tensors import read_tensors
 
