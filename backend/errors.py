@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class BackendError(Exception):
     """An expected failure. Shown as one message, never as a traceback.
@@ -39,7 +41,16 @@ class PrerequisiteError(BackendError):
 
 
 class RuntimeFault(BackendError):
-    """A runtime that could not answer, or answered with something that must not be scored."""
+    """A runtime that could not answer, or answered with something that must not be scored.
+
+    Args:
+        what, found, remedy: as in `BackendError`.
+        log: the file in which its server says more.
+    """
+
+    def __init__(self, what: str, *, found: str = "", remedy: str = "", log: Path | None = None) -> None:
+        super().__init__(what, found=found, remedy=remedy)
+        self.log = log
 
 
 class RuntimeTimeout(RuntimeFault):

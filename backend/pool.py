@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from backend.errors import BackendError, PrerequisiteError, RuntimeFault
-from backend.memory import budget_bytes, estimate_bytes
+from backend.memory import budget_bytes, estimate_bytes, estimate_load_s
 from backend.runtimes.base import Runtime, RuntimeInfo, RuntimeSpec
 from backend.runtimes.load import load_runtime
 
@@ -36,9 +36,14 @@ class Status:
 
     name: str
     state: State
-    elapsed_s: float = 0.0  # since loading began
+    elapsed_s: float = 0.0  # since loading began, or since it waits
+    waiting: bool = False  # for the load before it, or for the pause before a restart
     error: BackendError | None = None  # why it failed
     info: RuntimeInfo | None = None  # once it is ready
+    log: Path | None = None  # of its server, if it has one
+    memory_bytes: int = 0  # by estimate
+    expected_s: float = 1.0  # that a load takes: the last one, or by estimate
+    restarts: int = 0  # since it was loaded, in the last ten minutes
 
 
 class _Entry:
@@ -52,6 +57,8 @@ class _Entry:
         self.since = 0.0
         self.used = 0.0
         self.deaths: list[float] = []
+        self.waiting = False
+        self.load_s: float | None = None  # how long the last load took
         self.stop = threading.Event()
 
     def status(self) -> Status:
@@ -60,8 +67,13 @@ class _Entry:
             name=self.spec.name,
             state=self.state,
             elapsed_s=time.monotonic() - self.since if loading else 0.0,
+            waiting=loading and self.waiting,
             error=self.error,
             info=self.runtime.info if self.runtime is not None else None,
+            log=self.runtime.log if self.runtime is not None else getattr(self.error, "log", None),
+            memory_bytes=estimate_bytes(self.spec),
+            expected_s=self.load_s or estimate_load_s(self.spec),
+            restarts=len(self.deaths),
         )
 
 
@@ -125,6 +137,12 @@ class Pool:
             entry.used = time.monotonic()
             return entry.runtime
 
+    def memory(self) -> tuple[int, int]:
+        """Return what live and loading runtimes take by estimate, and the budget, in bytes."""
+        with self._changed:
+            held = [e.spec for e in self._entries.values() if e.state in (State.LOADING, State.READY)]
+        return sum(map(estimate_bytes, held)), self._budget
+
     def unload(self, spec: RuntimeSpec) -> None:
         """Cancel a load, close a live runtime, or forget a failure."""
         with self._changed:
@@ -152,6 +170,7 @@ class Pool:
 
     def _begin(self, entry: _Entry, *, delay_s: float = 0.0) -> None:
         entry.state, entry.error, entry.since, entry.stop = State.LOADING, None, time.monotonic(), threading.Event()
+        entry.waiting = True
         # a timer, so that a runtime that waits for its restart does not keep others from loading
         timer = threading.Timer(delay_s, self._submit, (entry, entry.stop))
         timer.daemon = True
@@ -167,6 +186,8 @@ class Pool:
             return
         error: BackendError | None = None
         runtime: Runtime | None = None
+        started = entry.since = time.monotonic()
+        entry.waiting = False
         try:
             self._make_room(entry)
             runtime = self._load(entry.spec, stop=stop)
@@ -178,11 +199,12 @@ class Pool:
         with self._changed:
             abandoned = stop.is_set()
             if not abandoned and isinstance(error, RuntimeFault) and entry.deaths:
-                self._restart(entry, str(error), None)  # a restart that fails is one more death
+                self._restart(entry, str(error), error.log)  # a restart that fails is one more death
             elif not abandoned:
                 entry.runtime, entry.error = runtime, error
                 entry.state = State.FAILED if runtime is None else State.READY
                 entry.used = time.monotonic()
+                entry.load_s = entry.used - started if runtime is not None else entry.load_s
                 self._changed.notify_all()
         if runtime is not None and abandoned:
             runtime.close()
@@ -218,6 +240,7 @@ class Pool:
                 f"{entry.spec.name} was lost {len(entry.deaths) + 1} times in ten minutes and is not restarted any more",
                 found=reason,
                 remedy=f"Look at its log{f' {log}' if log else ''}, then unload and load it.",
+                log=log,
             )
         self._changed.notify_all()
 

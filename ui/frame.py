@@ -2,17 +2,16 @@
 
 import os
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import streamlit as st
 
 from backend.bundle import DEMO, Bundle, load_bundle
 from backend.errors import BackendError
-from backend.pool import Pool, State
+from backend.pool import Pool
 from backend.probe import Probe
 from backend.schema import FunctionSchema, load_schemas
-from ui.charts import runtime_colour
+from ui import chips
 
 PAGES = (
     ("app.py", "Playground", ":material/edit_note:"),
@@ -20,7 +19,6 @@ PAGES = (
     ("pages/Diagnose.py", "Diagnose", ":material/troubleshoot:"),
     ("pages/Health.py", "Health", ":material/monitor_heart:"),
 )
-_DOT = {State.IDLE: "○", State.LOADING: "◔", State.READY: "●", State.FAILED: "✕"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +61,4 @@ def show_error(error: BackendError) -> None:
 
 
 def _chips(context: Context) -> None:
-    """Draw one chip a runtime; redraw every second only while one loads."""
-    loading = any(context.pool.status(spec).state is State.LOADING for spec in context.bundle.runtimes)
-
-    @st.fragment(run_every=1 if loading else None)
-    def chips() -> None:
-        states = [context.pool.status(spec) for spec in context.bundle.runtimes]
-        for index, (spec, status) in enumerate(zip(context.bundle.runtimes, states, strict=True)):
-            seconds = f" {status.elapsed_s:.0f} s" if status.state is State.LOADING else ""
-            left, right = st.columns([3, 2], vertical_alignment="center")
-            left.html(
-                f'<div style="font-size:.85rem;line-height:1.3"><span style="color:{runtime_colour(index)}">'
-                f"{_DOT[status.state]}</span> {escape(spec.name)}<br>"
-                f'<small style="opacity:.65">{status.state}{seconds}</small></div>'
-            )
-            live = status.state in (State.READY, State.LOADING, State.FAILED)
-            if right.button("Unload" if live else "Load", key=f"chip-{spec.name}", width="stretch"):
-                (context.pool.unload if live else context.pool.request)(spec)
-                st.rerun()
-        if loading and not any(status.state is State.LOADING for status in states):
-            st.rerun()  # the whole page: lanes can answer now
-
-    chips()
+    chips.show(context.bundle, context.pool)

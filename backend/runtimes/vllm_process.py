@@ -158,7 +158,9 @@ class VLLMProcess:
     def _failed(self, name: str, how: str) -> RuntimeFault:
         errors = [line for line in self.tail(200).splitlines() if "Error" in line]
         said = errors[-1].strip()[-300:] if errors else self.tail(1)
-        return RuntimeFault(f"The vLLM server of {name} {how}", found=said, remedy=f"Its whole log: {self.log}")
+        return RuntimeFault(
+            f"The vLLM server of {name} {how}", found=said, remedy=f"Its whole log: {self.log}", log=self.log
+        )
 
     def _watch(self) -> None:
         """Notice the death of any process within a second: a server may live on for a while without its engine."""
