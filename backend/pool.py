@@ -171,6 +171,9 @@ class Pool:
     def _begin(self, entry: _Entry, *, delay_s: float = 0.0) -> None:
         entry.state, entry.error, entry.since, entry.stop = State.LOADING, None, time.monotonic(), threading.Event()
         entry.waiting = True
+        if not delay_s:
+            self._submit(entry, entry.stop)
+            return
         # a timer, so that a runtime that waits for its restart does not keep others from loading
         timer = threading.Timer(delay_s, self._submit, (entry, entry.stop))
         timer.daemon = True

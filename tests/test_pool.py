@@ -118,10 +118,11 @@ def test_a_first_load_that_fails_is_told_and_not_repeated():
 
 
 def test_one_load_at_a_time_and_requests_do_not_wait():
-    inside, together = [], []
+    inside, together, order = [], [], []
 
     def load(spec, *, stop=None):
         inside.append(spec)
+        order.append(spec)
         together.append(len(inside))
         time.sleep(0.1)
         inside.remove(spec)
@@ -133,6 +134,7 @@ def test_one_load_at_a_time_and_requests_do_not_wait():
         assert {pool.request(spec).state for spec in specs} == {State.LOADING}
         assert time.monotonic() - started < 0.1
         assert [pool.get(spec).spec for spec in specs] == specs
+    assert order == specs  # who asked first
     assert set(together) == {1}
 
 

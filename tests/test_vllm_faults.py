@@ -162,7 +162,6 @@ class Managed:
 def watched(server, monkeypatch):
     """A client whose canary asks after 0.2 s of silence and waits half a second."""
     monkeypatch.setattr("backend.runtimes.vllm.Canary", partial(Canary, every_s=0.2, deadline_s=0.5))
-    monkeypatch.setattr("backend.runtimes.canary.BUSY_DEADLINE_S", 1.0)
     made = VLLMRuntime.connect(spec(server), server=Managed(server))
     yield made
     made.close()
@@ -174,7 +173,7 @@ def other_values(handler, ids):
 
 
 LIES = {
-    "hangs": (lambda h, ids: time.sleep(3), "no answer to a request of 7 tokens within 0.5 s"),
+    "hangs": (lambda h, ids: time.sleep(3), "no answer to a request of 7 tokens within 1 s"),
     "other values": (other_values, "another answer than at first, relative difference 0.1"),
     "NaN": (nan, "another answer"),
     "500": (lambda h, ids: h.reply(b"", status=500), "a known request failed"),

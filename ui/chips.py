@@ -61,7 +61,7 @@ def _line(status: Status) -> str:
             return f"waits its turn, {status.elapsed_s:.0f} s{again}"
         return f"loading {status.elapsed_s:.0f} of about {status.expected_s:.0f} s{again}"
     if status.state is State.READY and status.info is not None:
-        return f"ready · {status.info.device.removeprefix('http://')} · {memory}"
+        return f"ready · {status.info.device.removeprefix('http://127.0.0.1')} · {memory}"
     return f"{status.state} · {memory}"
 
 
