@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from backend.errors import BackendError
+from backend.errors import BackendError, RuntimeTimeout
 from backend.norms import NormStats, norm_stats, token_norms
 from backend.pool import Pool, State, Status
 from backend.probe import Decoding, Probe, SlotPrediction
@@ -16,6 +19,9 @@ from backend.runtimes.base import ForwardOptions, Runtime, RuntimeSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+LANE_S = 20.0  # most that one lane may hold up the page
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +71,43 @@ def run_on_all(
     *,
     decoding: Decoding = Decoding.UPSTREAM,
 ) -> tuple[Outcome, ...]:
-    """Ask every runtime that is ready and start loading the others; never waits for a load, never raises."""
+    """Ask every runtime that is ready and start loading the others; never waits for a load, never raises.
+
+    One after the other, so that latencies are each runtime's own; one that does not answer holds the others up for
+    `LANE_S` at most.
+    """
     outcomes = []
     for spec in specs:
         status = pool.request(spec)
         made, error = None, status.error
         if status.state is State.READY:
             try:
-                made = run(probe, prompt, pool.get(spec, timeout_s=0), options, decoding=decoding)
+                runtime = pool.get(spec, timeout_s=0)
+                made = _in_time(spec.name, partial(run, probe, prompt, runtime, options, decoding=decoding))
             except BackendError as failed:
                 error = failed
         outcomes.append(Outcome(spec, status, made, error))
     return tuple(outcomes)
+
+
+def _in_time(name: str, call: Callable[[], RuntimeRun]) -> RuntimeRun:
+    """Wait for an answer; raises what the call raises, or `RuntimeTimeout` while it goes on by itself."""
+    answers: Future[RuntimeRun] = Future()
+
+    def work() -> None:
+        try:
+            answers.set_result(call())
+        except BaseException as error:
+            answers.set_exception(error)
+
+    threading.Thread(target=work, name=f"lane-{name}", daemon=True).start()
+    try:
+        return answers.result(timeout=LANE_S)
+    except TimeoutError as error:
+        raise RuntimeTimeout(
+            f"{name} has not answered within {LANE_S:g} s",
+            remedy="It is busy or hangs; if this app started it, it is watched and restarted. Try again in a minute.",
+        ) from error
 
 
 def _norms(states: Tensor) -> tuple[float, ...]:

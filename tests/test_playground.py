@@ -65,6 +65,45 @@ def test_a_custom_function_from_tool_json(page):
     assert not page.exception and "JSON" in page.code[0].value
 
 
+TOOL = '{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": %s}}}'
+BAD_TOOLS = {
+    "no slots": (TOOL % "{}", "no slots"),
+    "a slot twice": (TOOL % '{"a": {}, "a": {}}', "twice"),
+    "two functions": (
+        "[" + TOOL % '{"a": {}}' + "," + TOOL.replace('"f"', '"g"') % '{"a": {}}' + "]",
+        "one function at a time",
+    ),
+    "no object": ("17", "neither a schema file nor tool JSON"),
+    "NaN": (TOOL % '{"a": {"default": NaN}}', "NaN"),
+    "deep": ("[" * 5000, "nested too deeply"),
+    "half a surrogate pair": (TOOL % '{"\\ud800": {}}', "surrogate"),
+    "a name of two lines": (TOOL % '{"a\\nb": {}}', "printable"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TOOLS)
+def test_a_bad_function_is_one_message_and_the_page_goes_on(page, name):
+    text, words = BAD_TOOLS[name]
+    page.selectbox(key="function").set_value("custom function…").run()
+    page.text_area(key="tool").set_value(text).run()
+    assert not page.exception and len(page.code) == 1 and words in page.code[0].value
+    page.text_area(key="tool").set_value(TOOL % '{"destination": {}}').run()
+    assert not page.exception and list(page.dataframe[0].value["slot"]) == ["destination"]
+
+
+def test_white_space_is_the_empty_state(page):
+    page.text_area(key="utterance").set_value(" \n\t ").run()
+    assert not page.exception and "Type an utterance" in page.info[0].value
+
+
+def test_a_broken_bundle_is_told_on_the_page(tmp_path, monkeypatch):
+    (tmp_path / "bundle.toml").write_text('base = "nowhere"\nunknown = 1\n')
+    monkeypatch.setenv("PROBE_PARITY_BUNDLE", str(tmp_path))
+    page = AppTest.from_file(APP, default_timeout=60).run()
+    assert not page.exception and len(page.code) == 1
+    assert "problems" in page.code[0].value and "unknown" in page.code[0].value and "nowhere" in page.code[0].value
+
+
 def test_markup_is_escaped():
     assert "<script" not in lane("<script>alert(1)</script>", [])
 

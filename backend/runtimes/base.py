@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.errors import InputError, PrerequisiteError, RuntimeFault
+from backend.errors import BackendError, InputError, PrerequisiteError, RuntimeFault
 from backend.runtimes.canary import CANARY_IDS, relative_difference
 
 if TYPE_CHECKING:
@@ -101,7 +101,17 @@ class Runtime(ABC):
         self._check_ids(ids)
         if options.lora and not self.info.has_adapter:
             raise InputError(f"{self.spec.name} has no adapter", remedy="Turn LoRA off, or add an adapter to the bundle.")
-        states = self._forward(ids, options)
+        try:
+            states = self._forward(ids, options)
+        except BackendError:
+            raise
+        except Exception as error:
+            # an engine's own error, such as no memory left, belongs to its lane and must not take the page down
+            raise RuntimeFault(
+                f"{self.spec.name} failed",
+                found=f"{type(error).__name__}: {str(error).split(chr(10))[0]}"[:200],
+                remedy="Unload it, then load it again; with shorter texts or fewer runtimes if memory ran out.",
+            ) from error
         self._check_states(ids, states)
         return states
 
