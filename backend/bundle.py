@@ -12,6 +12,7 @@ from backend.bundle_file import BundleFile, RuntimeEntry, read_bundle_file
 from backend.errors import BackendError, BundleError, InputError
 from backend.probe import Probe
 from backend.prompt import PromptBuilder, load_tokenizer
+from backend.roots import VARIABLE, outside
 from backend.runtimes.base import Engine, RuntimeSpec
 
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "bundle"
@@ -85,6 +86,7 @@ def read_bundle(folder: Path, *, may_lack: Collection[str] = ()) -> tuple[Bundle
         name = getattr(content, key)
         if name is not None and key not in may_lack and not _is_there(folder, name):
             problems.append(_missing("folder", key, name))
+    problems += _strays(folder, content)
     runtimes = []
     for entry in content.runtimes():
         if entry.checkpoint != "awq" or content.awq is not None:
@@ -107,6 +109,25 @@ def read_bundle(folder: Path, *, may_lack: Collection[str] = ()) -> tuple[Bundle
     return bundle, problems
 
 
+def _strays(folder: Path, content: BundleFile) -> list[BackendError]:
+    """Name every key that leads out of the folders that a bundle may use."""
+    found: list[BackendError] = []
+    for key in (*_FILES, *_FOLDERS):
+        name = getattr(content, key)
+        if name is None or (key in _FOLDERS and not (folder / name).is_dir()):
+            continue
+        target = outside(folder / name, folder)
+        if target is not None:
+            found.append(
+                BundleError(
+                    "A path leads out of the bundle",
+                    found=f"{key}: {name} is {target}",
+                    remedy=f"Copy it into the bundle, or list its folder in the environment variable {VARIABLE}.",
+                )
+            )
+    return found
+
+
 def _spec(folder: Path, content: BundleFile, entry: RuntimeEntry) -> RuntimeSpec:
     awq = entry.checkpoint == "awq"
     rescaled = awq and entry.adapter == "fitting" and content.awq_adapter is not None
@@ -122,6 +143,7 @@ def _spec(folder: Path, content: BundleFile, entry: RuntimeEntry) -> RuntimeSpec
         max_tokens=content.prompt.max_tokens,
         remote_model=entry.remote_model,
         remote_lora=entry.remote_lora,
+        recording=str(folder / entry.recording) if entry.recording else "",
         max_lora_rank=_rank(adapter),
     )
 

@@ -31,7 +31,7 @@ class RuntimeEntry(_Strict):
     """One `[[runtime]]` table."""
 
     name: _Name
-    engine: Literal["hf", "vllm"] = "hf"
+    engine: Literal["hf", "vllm", "recorded"] = "hf"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     checkpoint: Literal["base", "awq"] = "base"
     adapter: Literal["fitting", "original"] = "fitting"  # beside an AWQ base, fitting is the rescaled one if there is one
@@ -39,6 +39,7 @@ class RuntimeEntry(_Strict):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     remote_model: _Name = "base"
     remote_lora: _Name = "probe"
+    recording: _Path | None = None  # file of a recorded runtime, which holds one of the same name
 
 
 _HF = (RuntimeEntry(name="hf-bf16"), RuntimeEntry(name="hf-fp16", dtype="float16"))

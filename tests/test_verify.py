@@ -139,6 +139,18 @@ def _kernel(b):
     _config(b / "base/config.json", _attn_implementation="someone/kernel")
 
 
+def _link_out(name):
+    """Put a link to a file outside the bundle in place of one of its own."""
+
+    def change(b):
+        moved = b.parent / "elsewhere"
+        moved.mkdir(exist_ok=True)
+        (b / name).rename(moved / "file")
+        (b / name).symlink_to(moved / "file")
+
+    return change
+
+
 def _auto_map(b):
     _config(b / "base/tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenizer.Mine", None]})
 
@@ -181,6 +193,10 @@ BROKEN = {
     "a runtime that is a path": (_runtime('name = "../x"'), "bundle.toml", "runtime.1.name"),
     "a device that is none": (_runtime('name = "x"\ndevice = "abacus"'), "bundle.toml", "runtime.1.device"),
     "a runtime without its AWQ base": (_runtime('name = "x"\ncheckpoint = "awq"'), "bundle.toml", "no AWQ checkpoint"),
+    "a path out": (_toml('dataset = "../set.jsonl"'), "bundle.toml", "leads out of the bundle"),
+    "an absolute path out": (_toml('base = "/etc"'), "bundle.toml", "base: /etc"),
+    "a link out": (_link_out("probe_heads.pt"), "bundle.toml", "heads: probe_heads.pt is"),
+    "a link out of the base": (_link_out("base/model.safetensors"), "bundle.toml", "base: base is"),
     "attention from the hub": (_kernel, "base", "_attn_implementation: 'someone/kernel'"),
     "code of the tokenizer": (_auto_map, "base", "auto_map"),
     "a module to import": (_imports_module, "adapter", "megatron_config"),
@@ -257,6 +273,14 @@ def test_what_verify_says_of_files_every_command_says(bundle, capsys):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("A folder of the bundle is missing (found adapter: no adapter).")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_operator_may_allow_a_folder(bundle, tmp_path, monkeypatch):
+    _link_out("base/model.safetensors")(bundle)
+    with pytest.raises(BundleError, match="leads out"):
+        load_bundle(bundle)
+    monkeypatch.setenv("PROBE_PARITY_ROOTS", f"/nowhere:{tmp_path / 'elsewhere'}")
+    assert verify_bundle(bundle) == ()
 
 
 @pytest.mark.parametrize("break_it", [_kernel, _no_adapter_weights, _imports_module])
