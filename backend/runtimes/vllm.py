@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import PrerequisiteError, RuntimeFault, RuntimeTimeout
+from backend.runtimes.addresses import Address, resolve
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
 from backend.runtimes.batching import token_budget_batches
 from backend.runtimes.canary import CANARY_IDS, TOLERANCE, Canary, relative_difference
@@ -62,18 +63,21 @@ class VLLMRuntime(Runtime):
                 servers answer differently.
             RuntimeFault: a server answers with something else than token states.
         """
-        urls = [server.url] if server else list(dict.fromkeys(spec.urls))
-        found = [made for url in urls if (made := _meet(spec, url, deadline_s, skip_down=len(urls) > 1)) is not None]
+        urls = [server.url] if server else spec.urls
+        servers = [resolve(spec.name, url) for url in dict.fromkeys(urls)]  # once: a name must not lead elsewhere later
+        several = len(servers) > 1
+        met = [_meet(spec, address, deadline_s, skip_down=several) for address in servers]
+        found = [each for each in met if each is not None]
         if not found:
-            raise _all_down(spec.name, len(urls))
+            raise _all_down(spec.name, len(servers))
         for other in found[1:]:
             _require_equal(spec.name, found[0], other)
-        client = Client(spec.name, [made.url for made in found], deadline_s=deadline_s)
+        client = Client(spec.name, [each.address for each in found], deadline_s=deadline_s)
         info = RuntimeInfo(
-            device=client.shown_url + (f" ({len(found)} of {len(urls)} servers)" if len(urls) > 1 else ""),
+            device=client.shown_url + (f" ({len(found)} of {len(servers)} servers)" if several else ""),
             dtype=spec.dtype,
             d_model=int(found[0].states.shape[1]),
-            max_tokens=min(spec.max_tokens, *(made.limit for made in found)),
+            max_tokens=min(spec.max_tokens, *(each.limit for each in found)),
             has_adapter=spec.adapter is not None,
             versions=(("vllm", found[0].spelling.version),),
         )
@@ -124,15 +128,15 @@ class VLLMRuntime(Runtime):
 class _Met:
     """What one server turned out to be."""
 
-    url: str
+    address: Address
     spelling: Spelling
     limit: int  # longest prompt, in tokens
     states: Tensor  # its answer to the known prompt, as the runtime is used: with the adapter if there is one
 
 
-def _meet(spec: RuntimeSpec, url: str, deadline_s: float, *, skip_down: bool) -> _Met | None:
+def _meet(spec: RuntimeSpec, address: Address, deadline_s: float, *, skip_down: bool) -> _Met | None:
     """Ask one server who it is; None where nobody listens and others might."""
-    with closing(Client(spec.name, [url], deadline_s=deadline_s)) as client:
+    with closing(Client(spec.name, [address], deadline_s=deadline_s)) as client:
         try:
             spelling = server_spelling(str(client.get_json("/version").get("version", "")))
         except Unreachable:
@@ -141,7 +145,7 @@ def _meet(spec: RuntimeSpec, url: str, deadline_s: float, *, skip_down: bool) ->
             raise
         limit = _check_models(spec, client.get_json("/v1/models"))
         answer = client.pool([_request(spec, spelling, [CANARY_IDS], ForwardOptions(lora=spec.adapter is not None))])[0]
-        return _Met(url, spelling, limit, _parse(spec.name, answer, [CANARY_IDS], d_model=None)[0])
+        return _Met(address, spelling, limit, _parse(spec.name, answer, [CANARY_IDS], d_model=None)[0])
 
 
 def _require_equal(name: str, one: _Met, other: _Met) -> None:

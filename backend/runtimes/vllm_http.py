@@ -10,11 +10,11 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
 from backend.errors import PrerequisiteError, RuntimeFault, RuntimeTimeout
+from backend.runtimes.addresses import Address
 
 if TYPE_CHECKING:
     import httpx
@@ -57,7 +57,7 @@ class Unreachable(PrerequisiteError):
 class _Server:
     """One of the equal servers; touched from the event loop alone."""
 
-    url: str
+    address: Address
     under_way: int = 0
     asked: int = 0  # in all; decides between servers that are equally busy
     down_until: float = 0.0  # monotonic; a server that refused a connection is asked last for a while
@@ -70,15 +70,13 @@ class Client:
     be reached; answers that fail are never asked for twice.
     """
 
-    def __init__(self, name: str, urls: Sequence[str], *, deadline_s: float) -> None:
+    def __init__(self, name: str, addresses: Sequence[Address], *, deadline_s: float) -> None:
         import httpx
 
-        for url in urls:
-            _check_url(name, url)
         self._name = name
         self._deadline_s = deadline_s
-        self._servers = [_Server(url.rstrip("/")) for url in dict.fromkeys(urls)]
-        self.shown_url = ", ".join(_without_credentials(url) for url in urls)
+        self._servers = [_Server(address) for address in addresses]
+        self.shown_url = ", ".join(address.shown for address in addresses)
         # proxies of the environment would send prompts elsewhere
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
         timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
@@ -179,21 +177,23 @@ class Client:
     ) -> tuple[bytes, httpx.Headers]:
         import httpx
 
-        url = server.url
+        at = server.address
+        request = self._http.build_request(method, at.base + path, json=payload, headers={"Host": at.host})
+        request.extensions |= {"sni_hostname": at.name}  # the certificate is the name's, not the address's
         server.under_way, server.asked = server.under_way + 1, server.asked + 1
         try:
-            async with asyncio.timeout(deadline_s), self._http.stream(method, url + path, json=payload) as response:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > _MAX_ANSWER_BYTES:
-                        raise self._garbage(b"an answer above 1 GiB")
-                if response.status_code != 200:
-                    raise self._refused(response.status_code, bytes(body))
-                return bytes(body), response.headers
+            async with asyncio.timeout(deadline_s):
+                response = await self._http.send(request, auth=at.credentials, stream=True)
+                try:
+                    body = await self._body(response)
+                finally:
+                    await response.aclose()
+            if response.status_code != 200:
+                raise self._refused(response.status_code, body)
+            return body, response.headers
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(
-                f"{self._name}: no server answers at {_without_credentials(url)}",
+                f"{self._name}: no server answers at {at.shown}",
                 found=str(error)[:120],
                 remedy="Start it, or correct the url in bundle.toml.",
             ) from error
@@ -207,6 +207,14 @@ class Client:
             ) from error
         finally:
             server.under_way -= 1
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > _MAX_ANSWER_BYTES:
+                raise self._garbage(b"an answer above 1 GiB")
+        return bytes(body)
 
     def _refused(self, status: int, body: bytes) -> RuntimeFault:
         text = body.decode("utf-8", "replace")
@@ -227,14 +235,3 @@ class Client:
             found=repr(bytes(body[:60])),
             remedy="Check that the url is a vLLM server with `--runner pooling`.",
         )
-
-
-def _check_url(name: str, url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise PrerequisiteError(f"{name}: not a server address", found=url[:80], remedy="Write http://host:port.")
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
