@@ -9,6 +9,7 @@ import pytest
 
 from backend.cli import main
 from backend.errors import PrerequisiteError
+from backend.pool import Pool
 from backend.runtimes.base import Engine, RuntimeSpec
 from backend.runtimes.vllm_compat import (
     installed_spelling,
@@ -50,6 +51,19 @@ def test_versions_that_cannot_do_it(version, capsys):
     if version:
         assert main(["serve-command", "--runtime", "vllm-awq", "--vllm-version", version]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_without_vllm_the_lane_says_how_to_install_it_and_hf_works(demo, monkeypatch, capsys):
+    monkeypatch.setattr("backend.runtimes.vllm_process.vllm_version", lambda: None)
+    monkeypatch.setattr("backend.runtimes.vllm_compat.vllm_distribution", lambda: None)
+    with Pool() as pool:
+        with pytest.raises(PrerequisiteError, match="pip install vllm") as raised:
+            pool.get(demo.runtime("vllm-fp16"))
+        assert "HF runtimes work without it" in raised.value.remedy
+    ask = ["predict", "--function", "book_flight", "--utterance", "fly to Rome", "--runtime"]
+    assert main([*ask, "hf-bf16"]) == 0 and "Rome" in capsys.readouterr().out
+    assert main([*ask, "vllm-fp16"]) == 2 and "pip install" in capsys.readouterr().err
+    assert main(["serve-command", "--runtime", "vllm-fp16"]) == 2
 
 
 def test_a_server_must_choose_adapters_by_name():

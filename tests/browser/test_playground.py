@@ -86,6 +86,10 @@ def test_a_vllm_lane_loads_while_the_page_works_and_then_agrees(open_page):
     _type(page, "get me a plane from Oslo to Rome tomorrow")
     assert "Oslo" in _marks(page)
     assert _marks(page, "vllm-fp16") == _marks(page) != before
+    chip = page.locator(".st-key-runtime-vllm-fp16")
+    expect(chip).to_contain_text("ready")
+    chip.get_by_role("button", name="Log").click()
+    expect(page.get_by_text("last lines of")).to_be_visible()
     shot(page, "playground-vllm")
 
 
