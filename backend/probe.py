@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import RuntimeFault
 from backend.heads import Heads, load_heads
+from backend.norms import normalize
 from backend.prompt import Prompt, PromptBuilder, Span
 
 if TYPE_CHECKING:
@@ -100,19 +101,33 @@ class Probe:
         return self.predict_batch([prompt], [states], decoding=decoding)[0]
 
     def predict_batch(
-        self, prompts: Sequence[Prompt], states: Sequence[Tensor], *, decoding: Decoding = Decoding.UPSTREAM
+        self,
+        prompts: Sequence[Prompt],
+        states: Sequence[Tensor],
+        *,
+        decoding: Decoding = Decoding.UPSTREAM,
+        normalized: bool = False,
     ) -> list[tuple[SlotPrediction, ...]]:
-        """Predictions of many prompts, in their order; raises as `predict` does."""
+        """Predictions of many prompts, in their order; raises as `predict` does.
+
+        Args:
+            prompts: what was asked.
+            states: ``[n_tokens, d_model]`` for each.
+            decoding: how scores become spans.
+            normalized: divide each state that the heads read by its L2 norm first.
+        """
         if not prompts:
             return []
         for prompt, rows in zip(prompts, states, strict=True):
             self._check(prompt, rows)
-        null, start, end = self._padded_scores(prompts, states)
+        null, start, end = self._padded_scores(prompts, states, normalized=normalized)
         chosen = _decode(start, end, decoding=decoding)
         lists = [column.tolist() for column in (null, *chosen)]
         return [self._row_predictions(prompt, [column[i] for column in lists]) for i, prompt in enumerate(prompts)]
 
-    def _padded_scores(self, prompts: Sequence[Prompt], states: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _padded_scores(
+        self, prompts: Sequence[Prompt], states: Sequence[Tensor], *, normalized: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Null logits ``[B, S, 2]`` and start and end scores ``[B, S, U]``, minus infinity on padding."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
@@ -124,6 +139,8 @@ class Probe:
         ]
         q = pad_sequence(queries, batch_first=True)  # [B, S, d]
         h = pad_sequence(tokens, batch_first=True)  # [B, U, d]
+        if normalized:
+            q, h = normalize(q), normalize(h)
         lengths = torch.tensor([len(rows) for rows in tokens])
         padding = torch.arange(h.shape[1]) >= lengths[:, None]
         start, end = self.heads.pointer_queries(q) @ h.transpose(1, 2)

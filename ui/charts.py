@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from backend.flips import ThresholdCurve
 from backend.inference import RuntimeRun
-from backend.report import Report, toggles_text
+from backend.threshold import ThresholdCurve
 
 _RUNTIME_COLOURS = ("#4c8fd6", "#3aa17e", "#d18f2c", "#b86bc4", "#d0645c", "#7f87a8")
 
@@ -38,35 +37,6 @@ def norms_by_token(runs: Sequence[tuple[int, RuntimeRun]], tokens: Sequence[str]
         legend={"orientation": "h", "y": 1.15},
         hovermode="x unified",
     )
-    return figure
-
-
-def matrix(report: Report) -> go.Figure:
-    """Draw exact match of every cell: runtimes across, toggles down, baseline leftmost."""
-    names = list(dict.fromkeys(cell.runtime for cell in report.cells))
-    toggles = list(dict.fromkeys((cell.normalize, cell.lora) for cell in report.cells))
-    found = {(c.runtime, (c.normalize, c.lora)): c.metrics.decoded for c in report.cells}
-    shares = [[found.get((name, t)) for name in names] for t in toggles]
-    percent = [[None if share is None else 100 * share for share in row] for row in shares]
-    figure = go.Figure(
-        go.Heatmap(
-            z=percent,
-            x=names,
-            y=[toggles_text(normalize, lora) for normalize, lora in toggles],
-            zmin=0,
-            zmax=100,
-            colorscale=[[0, "#d0645c"], [0.5, "#d9b64a"], [1, "#3aa17e"]],
-            text=[["-" if value is None else f"{value:.1f}" for value in row] for row in percent],
-            texttemplate="%{text} %",
-            textfont={"size": 14, "color": "#ffffff"},
-            hovertemplate="%{x}, %{y}: %{text} %<extra></extra>",
-            showscale=False,
-            xgap=3,
-            ygap=3,
-        )
-    )
-    figure.update_layout(height=70 + 55 * len(toggles), margin={"l": 8, "r": 8, "t": 8, "b": 8})
-    figure.update_yaxes(autorange="reversed")
     return figure
 
 
