@@ -118,11 +118,12 @@ def carry_on(
             checked.add(step.spec.name)
         prompts = [step.window.prompts[i] for i in step.batch]
         states = runtime.forward([prompt.ids for prompt in prompts], ForwardOptions(lora=step.lora))
-        answers = {}
+        padded, answers = probe.pad(prompts, states), {}
+        norms = padded.query_norms()
         for normalized in plan.normalizes:
-            predictions = probe.predict_batch(prompts, states, normalized=normalized)
+            predictions = probe.predict_padded(prompts, padded, normalized=normalized)
             cell = cells[CellKey(step.spec.name, normalized, step.lora)]
-            answers[cell] = answer_rows(step.window, step.batch, predictions, states)
+            answers[cell] = answer_rows(step.window, step.batch, predictions, norms)
         now = done + len(step.batch)
         rate = (now - first) / max(1e-9, time.monotonic() - started)
         new = step.batch if step.first_arm else ()

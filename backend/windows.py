@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from backend.dataset import Example, Skipped
 from backend.errors import InputError
@@ -14,9 +13,6 @@ from backend.prompt import Prompt, PromptBuilder
 from backend.schema import FunctionSchema
 from backend.scoring import SlotLabel, labels_of, slot_row
 from backend.store_schema import AnswerRow, ExampleRow, LabelRow
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +84,13 @@ def answer_rows(
     window: Window,
     places: Sequence[int],
     predictions: Sequence[tuple[SlotPrediction, ...]],
-    states: Sequence[Tensor],
+    norms: Sequence[Sequence[float]],
 ) -> list[AnswerRow]:
-    """Return what one cell read for the examples at these places, in the store's order; ``states`` are raw."""
+    """Return what one cell read for the examples at these places, in the store's order; ``norms`` of raw queries."""
     rows: list[AnswerRow] = []
-    for place, slots, raw in zip(places, predictions, states, strict=True):
+    for place, slots, lengths in zip(places, predictions, norms, strict=True):
         number = window.start + place
-        norms = raw[list(window.prompts[place].query_positions)].float().norm(dim=-1).tolist()
-        for label, slot, norm in zip(window.labels[place], slots, norms, strict=True):
+        for label, slot, norm in zip(window.labels[place], slots, lengths, strict=False):
             row = slot_row(label, slot)
             judged = judge(row)
             rows.append(
