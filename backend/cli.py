@@ -9,7 +9,18 @@ from collections.abc import Sequence
 
 from backend.errors import BackendError
 
-COMMANDS = ("predict", "serve_command", "quantize", "rescale_adapter", "check", "bundle", "evaluate", "diagnose")
+COMMANDS = (
+    "predict",
+    "serve_command",
+    "quantize",
+    "rescale_adapter",
+    "check",
+    "bundle",
+    "evaluate",
+    "runs",
+    "record",
+    "diagnose",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

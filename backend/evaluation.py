@@ -64,8 +64,8 @@ def begin(store: Store, plan: Plan) -> int:
         InputError: a row that cannot be used, unless the plan skips them, or no row that can.
         BundleError: heads or tokenizer cannot be loaded.
     """
-    skipped = Skipped()
-    n = sum(len(window.examples) for window in _windows(plan, plan.bundle.load_probe().builder, skipped))
+    skipped, builder = Skipped(), plan.bundle.load_probe().builder
+    n = sum(len(window.examples) for window in read_windows(plan, builder, skipped=skipped))
     if n == 0:
         raise InputError("Nothing to evaluate", found="no examples", remedy="Raise --limit, or use another set.")
     settings = plan.settings() | {
@@ -135,10 +135,16 @@ def carry_on(
     return "finished"
 
 
-def _windows(plan: Plan, builder: PromptBuilder, skipped: Skipped, *, before: int = 0) -> Iterator[Window]:
-    """Yield the dataset in windows; those before example number ``before`` are read, not tokenised, and left out."""
+def read_windows(
+    plan: Plan, builder: PromptBuilder, *, skipped: Skipped | None = None, before: int = 0
+) -> Iterator[Window]:
+    """Yield the dataset in windows; those before example number ``before`` are read, not tokenised, and left out.
+
+    Raises:
+        InputError: a row that cannot be used, unless the plan skips them; ``skipped`` then counts them.
+    """
     schemas = load_schemas(plan.bundle.schemas)
-    counted = skipped if plan.skip_bad else None
+    counted = (skipped or Skipped()) if plan.skip_bad else None
     examples = islice(read_examples(plan.dataset, schemas, format=plan.format, skipped=counted), plan.limit)
     start = 1
     while chunk := list(islice(examples, WINDOW)):
@@ -163,7 +169,7 @@ def _steps(plan: Plan, builder: PromptBuilder, passes: Iterable[list[str]], tota
             at += n * len(arms)
             continue
         before = max(0, done - at) // len(arms) + 1  # the first example that some arm has not seen
-        for window in _windows(plan, builder, Skipped(), before=before):
+        for window in read_windows(plan, builder, before=before):
             reached = at + (window.start - 1) * len(arms)
             batches = list(token_budget_batches([len(p.ids) for p in window.prompts], budget=TOKEN_BUDGET, most=BATCH))
             for place, (spec, lora) in enumerate(arms):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from backend.bundle import Bundle, load_bundle
+from backend.bundle import load_bundle
 from backend.commands import arguments as shared
 from backend.dataset import Format
 from backend.errors import BackendError, CheckFailed, InputError, PrerequisiteError
@@ -28,11 +28,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="measure exact match on a dataset")
     shared.add_bundle(parser)
     shared.add_runtimes(parser)
-    parser.add_argument("--dataset", type=Path, help="default: the bundle's evaluation set")
-    parser.add_argument("--format", choices=list(Format), help="default: by suffix")
+    shared.add_dataset(parser)
     parser.add_argument("--matrix", action="store_true", help="both toggles on and off, not only LoRA on and L2 off")
-    parser.add_argument("--limit", type=int, help="examples to take from the start of the dataset")
-    parser.add_argument("--skip-bad", action="store_true", help="leave bad rows out and count them, not refuse the set")
     parser.add_argument("--store", type=Path, default=default_store(), help="SQLite file for rows")
     parser.add_argument("--resume", type=int, metavar="RUN", help="go on with a run that was stopped")
     parser.add_argument("--baseline", metavar="NAME", help="default: the first runtime")
@@ -73,7 +70,7 @@ def _new(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
         specs=tuple(shared.chosen(bundle, arguments.runtime)),
         loras=(True, False) if arguments.matrix else (True,),
         normalizes=both,
-        dataset=_dataset(bundle, arguments.dataset),
+        dataset=shared.dataset_of(bundle, arguments.dataset),
         format=Format(arguments.format) if arguments.format else None,
         limit=arguments.limit,
         skip_bad=arguments.skip_bad,
@@ -87,14 +84,6 @@ def _resumed(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
     plan = Plan.from_settings(store.run(arguments.resume).settings)
     check_resumable(store, arguments.resume, plan)
     return arguments.resume, plan
-
-
-def _dataset(bundle: Bundle, named: Path | None) -> Path:
-    if named is not None:
-        return named.resolve()
-    if bundle.dataset is None:
-        raise InputError("The bundle has no evaluation set", remedy="Name one with --dataset.")
-    return bundle.dataset.resolve()
 
 
 def _show(progress: Progress) -> None:
