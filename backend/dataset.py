@@ -131,13 +131,9 @@ def _jsonl_rows(path: Path) -> _Rows:
 def _json_example(line: bytes, number: int) -> Example:
     if len(line) > MAX_LINE_BYTES:
         raise InputError("The line is too long", found=f"more than {MAX_LINE_BYTES} bytes", remedy="Is it JSONL?")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError("The line is not UTF-8", found=str(error)[:80], remedy="Save the file as UTF-8.") from error
-    record = strict_json.loads(text, source="The line")
+    record = strict_json.loads(line, source="The line")
     if not isinstance(record, Mapping) or not isinstance(record.get("slots"), Mapping):
-        raise InputError('A row needs "function", "utterance" and "slots"', found=text[:60].strip(), remedy="See README.")
+        raise InputError('A row needs "function", "utterance" and "slots"', found=repr(record)[:60], remedy="See README.")
     gold = tuple(_gold(str(slot), entry) for slot, entry in record["slots"].items())
     id = str(record.get("id", number))
     return Example(id, _text(record, "function"), _text(record, "utterance"), gold, f"line {number}")
