@@ -2,9 +2,9 @@
 
 A child process evaluates a synthetic set (two recorded runtimes, LoRA on and off, raw and normalised) as
 ``python -m backend evaluate --resume`` does it; it is killed, and another one goes on, until the run is finished; then the
-next run begins, until there were N kills. Half of them strike at a random moment, half inside SQLite's COMMIT. Every finished
-run must hold exactly the rows of an uninterrupted one, and a kill may cost one batch computed again. Exit code 1 where that
-does not hold.
+next run begins, until there were N kills. Half of them strike at a random moment, half inside SQLite's COMMIT. Every
+finished run must hold exactly the rows of an uninterrupted one, and a kill may cost one batch computed again. Exit code 1
+where that does not hold.
 """
 
 from __future__ import annotations

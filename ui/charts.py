@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from backend.inference import RuntimeRun
+from backend.slices import Slice
 from backend.threshold import ThresholdCurve
 
 _RUNTIME_COLOURS = ("#4c8fd6", "#3aa17e", "#d18f2c", "#b86bc4", "#d0645c", "#7f87a8")
@@ -52,5 +53,43 @@ def threshold(name: str, curve: ThresholdCurve) -> go.Figure:
         margin={"l": 8, "r": 8, "t": 24, "b": 8},
         xaxis={"title": "present where the margin is above"},
         yaxis={"title": "presence accuracy, %"},
+    )
+    return figure
+
+
+def slices_chart(slices: Sequence[Slice]) -> go.Figure:
+    """Draw exact match of each slice with its interval, and the baseline's as a tick."""
+    shown = list(reversed(slices))  # the most damaged on top
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[100 * s.exact_match for s in shown],
+        y=[s.name for s in shown],
+        name="candidate, 95 %",
+        mode="markers",
+        marker={"color": "#3aa17e", "size": 9},
+        error_x={
+            "array": [100 * (s.ci95[1] - s.exact_match) for s in shown],
+            "arrayminus": [100 * (s.exact_match - s.ci95[0]) for s in shown],
+            "color": "#3aa17e",
+            "thickness": 1.5,
+        },
+        customdata=[[s.n, s.regressions, s.improvements] for s in shown],
+        hovertemplate="%{y}: %{x:.1f} %, n = %{customdata[0]}, %{customdata[1]} regressions, "
+        "%{customdata[2]} improvements<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[100 * s.baseline for s in shown],
+        y=[s.name for s in shown],
+        name="baseline",
+        mode="markers",
+        marker={"color": "#4c8fd6", "symbol": "line-ns-open", "size": 14, "line": {"width": 2}},
+        hovertemplate="%{y}: baseline %{x:.1f} %<extra></extra>",
+    )
+    figure.update_layout(
+        height=110 + 24 * len(shown),
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": "exact match, %"},
+        yaxis={"automargin": True, "type": "category"},
+        legend={"orientation": "h", "y": 1.08},
     )
     return figure
