@@ -78,7 +78,7 @@ def pairs(report: Report) -> None:
             "points": round(100 * p.flipped.comparison.delta, 2),
             "regressions": p.flipped.regressions,
             "improvements": p.flipped.improvements,
-            "McNemar p": round(p.flipped.p, 4),
+            "McNemar p": f"{p.flipped.p:.2g}",
             f"no worse than {100 * p.flipped.comparison.margin:g} points": verdict_text(p.flipped.comparison),
             "n": p.flipped.comparison.n,
         }
