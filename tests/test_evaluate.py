@@ -8,13 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from backend.cli import main
 from backend.dataset import Format, Skipped, read_examples
 from backend.errors import BackendError, InputError, PrerequisiteError
-from backend.export import export_rows
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas
@@ -222,15 +222,107 @@ def test_bad_rows_can_be_skipped_and_counted(folder, tmp_path):
     assert [e.id for e in read] == ["a"] and skipped.count == 2
 
 
-def test_a_full_disk_is_one_message_and_loses_nothing(folder, tmp_path):
+def test_rows_that_only_the_tokenizer_refuses_are_named_or_skipped(capsys, folder, tmp_path):
+    long = json.dumps({"function": "book", "utterance": "fly " * 400, "slots": {}}) + "\n"
+    (tmp_path / "s.jsonl").write_text(LINE % ("a", GOLD) + long + "{\n" + LINE % ("b", GOLD))
+    asked = ["--dataset", tmp_path / "s.jsonl"]
+    code, message = evaluate(capsys, folder, tmp_path / "r.sqlite", *asked)
+    assert code == 2 and "line 3" in message  # the file is read before it is tokenised
+    (tmp_path / "t.jsonl").write_text(LINE % ("a", GOLD) + long)
+    code, message = evaluate(capsys, folder, tmp_path / "r.sqlite", "--dataset", tmp_path / "t.jsonl")
+    assert code == 2 and "line 2" in message and "too long" in message
+    code, report = evaluate(capsys, folder, tmp_path / "r.sqlite", *asked, "--skip-bad")
+    assert code == 0 and (report["dataset"]["n_examples"], report["dataset"]["n_skipped"]) == (2, 2)
+    with Store(tmp_path / "r.sqlite") as store:
+        assert {row.example for row in store.rows(1)} == {"a", "b"}
+        assert len(store.run(1).settings["skipped"]["reasons"]) == 2
+
+
+def synthetic_plan(folder, **more):
+    from backend.bundle import load_bundle
+    from backend.plan import Plan
+    from benchmarks.synthetic import make_bundle
+
+    bundle = load_bundle(make_bundle(folder, runtimes=("a", "b")))
+    return Plan(bundle, bundle.runtimes, (True, False), (False,), folder / "set.jsonl", **more)
+
+
+def runtimes_of(plan):
+    from backend.runtimes.load import load_runtime
+
+    return {spec: load_runtime(spec) for spec in plan.specs}.__getitem__
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(tmp_path):
+    from backend.evaluation import begin, carry_on
+
+    plan = synthetic_plan(tmp_path / "bundle")
     with Store(tmp_path / "full.sqlite") as store:
-        run = store.create({}, {"runtimes": []}, total=1)
-        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-        store._db.execute(f"PRAGMA max_page_count={pages}")
-        with pytest.raises(PrerequisiteError, match="cannot be written"):
-            for _ in range(200):
-                store.create({"x": "y" * 5000}, {}, total=1)
-        assert store.run(run).state == "running"
+        run = begin(store, plan)
+        pages = store.query("PRAGMA page_count")[0][0]
+        store.query(f"PRAGMA max_page_count={pages + 20}")
+        with pytest.raises(PrerequisiteError, match="cannot be written") as refused:
+            carry_on(store, run, plan, runtimes_of(plan))
+        assert "nothing written before is lost" in refused.value.remedy
+        done = store.run(run).done
+        assert done == len(list(store.rows(run))) > 0  # one slot an example, one toggle: as many rows as prompts
+        store.query("PRAGMA max_page_count=1000000")
+        assert carry_on(store, run, plan, runtimes_of(plan)) == "finished"
+        assert len(list(store.rows(run))) == 4 * 500
+
+
+def test_two_processes_cannot_go_on_with_one_run(tmp_path):
+    from backend.evaluation import begin, carry_on
+
+    plan = synthetic_plan(tmp_path / "bundle", limit=200)
+    with Store(tmp_path / "r.sqlite") as store, Store(tmp_path / "r.sqlite") as other:
+        run = begin(store, plan)
+
+        def meddle(progress):
+            if progress.done < 200:
+                carry_on(other, run, plan, runtimes_of(plan))
+
+        with pytest.raises(PrerequisiteError, match="not where this process left it"):
+            carry_on(store, run, plan, runtimes_of(plan), report=meddle)
+        assert store.run(run).state == "finished" and len(list(store.rows(run))) == 4 * 200
+
+
+def test_runs_outlive_the_process_that_started_them_two_at_once(tmp_path):
+    """What starts them is gone before they end, as with an app that is restarted."""
+    plan = synthetic_plan(tmp_path / "bundle")
+    store_path = tmp_path / "r.sqlite"
+    code = f"""
+from pathlib import Path
+from backend import jobs
+from backend.bundle import load_bundle
+from backend.plan import Plan
+bundle = load_bundle(Path({str(tmp_path / "bundle")!r}))
+plan = Plan(bundle, bundle.runtimes, (True, False), (False,), bundle.dataset)
+print(jobs.start(Path({str(store_path)!r}), plan), jobs.start(Path({str(store_path)!r}), plan))
+"""
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert started.stdout.split() == ["1", "2"], started.stderr
+    until = time.monotonic() + 200
+    with Store(store_path) as store:
+        while any(run.state == "running" for run in store.runs()) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert [run.state for run in store.runs()] == ["finished", "finished"], [r.message for r in store.runs()]
+        first, second = list(store.rows(1)), list(store.rows(2))
+    assert first == second and len(first) == 4 * 500 and plan.dataset.exists()
+
+
+def test_a_file_of_another_version_is_refused_and_left_alone(tmp_path):
+    with sqlite3.connect(tmp_path / "old.sqlite") as db:
+        db.execute("CREATE TABLE runs (id INTEGER)")
+    with pytest.raises(PrerequisiteError, match="another version"):
+        Store(tmp_path / "old.sqlite")
+    assert sqlite3.connect(tmp_path / "old.sqlite").execute("SELECT COUNT(*) FROM runs").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("where", ["/proc/runs.sqlite", "/sys/kernel/folder/runs.sqlite"])
+def test_a_read_only_folder_is_one_message(where):
+    with pytest.raises(PrerequisiteError, match="cannot be written"):
+        Store(Path(where))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
@@ -239,15 +331,25 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Store(tmp_path / "file" / "r.sqlite")
 
 
-def test_export_and_delete(capsys, folder, tmp_path):
-    import pandas as pd
+def test_runs_are_listed_compared_exported_and_deleted_from_the_command_line(capsys, folder, tmp_path):
+    store = tmp_path / "r.sqlite"
+    for _ in range(2):
+        assert evaluate(capsys, folder, store, "--limit", 5)[0] == 0
+    assert main(["runs", "--store", str(store)]) == 0 and "finished" in capsys.readouterr().out
+    assert main(["runs", "--store", str(store), "--compare", "1", "2"]) == 0
+    assert "+0.00 points, 0 regressions" in capsys.readouterr().out
+    assert main(["runs", "--store", str(store), "--export", "1", "--out", str(tmp_path / "rows.csv")]) == 0
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 16
+    assert main(["runs", "--store", str(store), "--delete", "1"]) == 0
+    assert main(["runs", "--store", str(store), "--delete", "1"]) == 2
+    assert "Runs there are: 2" in capsys.readouterr().err
 
+
+def test_delete_leaves_no_rows(capsys, folder, tmp_path):
     evaluate(capsys, folder, tmp_path / "r.sqlite", "--limit", 5)
     with Store(tmp_path / "r.sqlite") as store:
-        for suffix, read in ((".csv", pd.read_csv), (".json", pd.read_json), (".parquet", pd.read_parquet)):
-            export_rows(store, 1, tmp_path / f"rows{suffix}")
-            assert len(read(tmp_path / f"rows{suffix}")) == 15
         store.delete(1)
         assert store.runs() == []
     with sqlite3.connect(tmp_path / "r.sqlite") as db:
-        assert db.execute("SELECT COUNT(*) FROM answers").fetchone() == (0,)
+        for table in ("runs", "cells", "examples", "labels", "answers"):
+            assert db.execute(f"SELECT COUNT(*) FROM {table}").fetchone() == (0,)
