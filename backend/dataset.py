@@ -160,7 +160,7 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 
 
 def _squad_rows(path: Path) -> _Rows:
-    """SQuAD v2, article by article: the title names the function, a question's text the slot; the paragraph is the example."""
+    """SQuAD v2, article by article: the title names the function, a question's text the slot."""
     for a, article in enumerate(stream_list(path, "data")):
         paragraphs = article.get("paragraphs") if isinstance(article, Mapping) else None
         for p, paragraph in enumerate(paragraphs if isinstance(paragraphs, list) else [None]):

@@ -90,6 +90,10 @@ def progress(store: Store, run: Run) -> None:
             st.rerun()  # the tables too
 
     bar()
+    if run.state == "running" and not running:
+        st.caption(
+            f"Its process is gone; what it wrote is in run-{run.id}.log beside the store. Resume goes on where it was."
+        )
     if skipped := run.settings["skipped"]["count"]:
         with st.expander(f"{skipped} bad rows left out", key="skipped"):
             st.code("\n".join(run.settings["skipped"]["reasons"]), language=None, wrap_lines=True)

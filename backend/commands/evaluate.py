@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             state = carry_on(store, number, plan, pool.get, report=_show)
         except BackendError as error:
-            store.update(number, state="failed", pid=None, message=str(error))
+            with suppress(PrerequisiteError):  # a disk that is full takes no message either
+                store.update(number, state="failed", pid=None, message=str(error))
             raise
         if state != "finished":
             raise PrerequisiteError(f"Run {number} is {state}", remedy=f"Go on with --resume {number}.")
@@ -88,6 +90,6 @@ def _resumed(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
 
 def _show(progress: Progress) -> None:
     left = f", {progress.left_s:.0f} s left" if progress.left_s is not None else ""
-    print(f"\rbatch {progress.done} of {progress.total} ({progress.label}){left}    ", end="", file=sys.stderr, flush=True)
+    print(f"\rprompt {progress.done} of {progress.total} ({progress.label}){left}    ", end="", file=sys.stderr, flush=True)
     if progress.done == progress.total:
         print(file=sys.stderr)
