@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print, and judge."""
     with Store(arguments.store) as store, Pool() as pool:
         number, plan = _resumed(store, arguments) if arguments.resume is not None else _new(store, arguments)
-        store.update(number, state="running", pid=os.getpid(), wanted="run", message="")
+        _take_over(store, number)
         try:
             state = carry_on(store, number, plan, pool.get, report=_show)
         except BackendError as error:
@@ -62,6 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
     asked = [pair for pair in report.pairs if pair.lora and not pair.normalize]
     failed = arguments.max_drop is not None and any(p.flipped.comparison.verdict is not Verdict.YES for p in asked)
     return CheckFailed.exit_code if failed else 0
+
+
+def _take_over(store: Store, run: int) -> None:
+    """Note that this process runs it; what somebody asked since the app started this process stays asked."""
+    found = store.run(run)
+    started_by_app = found.state == "running" and found.pid in (None, os.getpid())
+    store.update(run, state="running", pid=os.getpid(), message="", wanted=found.wanted if started_by_app else "run")
 
 
 def _new(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
