@@ -136,7 +136,7 @@ def test_pause_and_resume(capsys, folder, tmp_path):
     (folder / "probe_heads.pt").touch()
 
 
-def test_resume_refuses_another_dataset(capsys, folder, tmp_path):
+def test_resume_refuses_other_conditions_and_names_them(capsys, folder, tmp_path, monkeypatch):
     from dataclasses import replace
 
     from backend.bundle import load_bundle
@@ -145,13 +145,25 @@ def test_resume_refuses_another_dataset(capsys, folder, tmp_path):
 
     bundle = load_bundle(folder)
     plan = Plan(bundle, bundle.runtimes, (True,), (False,), folder / "set.jsonl", limit=10)
-    other = tmp_path / "other.jsonl"
-    other.write_text(LINE % ("x", GOLD))
+    (tmp_path / "other.jsonl").write_text(LINE % ("x", GOLD))
+    (tmp_path / "heads.pt").write_bytes(bundle.heads.read_bytes() + b"0")
+    others = {
+        "dataset": replace(plan, dataset=tmp_path / "other.jsonl"),
+        "bundle": replace(plan, bundle=replace(bundle, heads=tmp_path / "heads.pt")),
+        "runtimes": replace(plan, specs=(replace(bundle.runtimes[0], dtype="float16"),)),
+    }
     with Store(tmp_path / "r.sqlite") as store:
         run = begin(store, plan)
+        check_resumable(store, run, plan)
+        for name, other in others.items():
+            with pytest.raises(InputError, match="other conditions") as refused:
+                check_resumable(store, run, other)
+            assert refused.value.found == f"{name} differ"
+        monkeypatch.setattr("backend.fingerprint._version", lambda package: "0.0")
+        monkeypatch.setattr("backend.fingerprint.__file__", str(tmp_path / "fingerprint.py"))
         with pytest.raises(InputError, match="other conditions") as refused:
-            check_resumable(store, run, replace(plan, dataset=other))
-    assert "dataset" in refused.value.found
+            check_resumable(store, run, plan)
+        assert refused.value.found == "code and versions differ"
 
 
 def test_max_drop_fails_with_3_when_a_loss_cannot_be_ruled_out(capsys, folder, tmp_path):
@@ -369,3 +381,15 @@ def test_what_was_asked_while_the_process_started_stays_asked(capsys, tmp_path):
         assert main(command) == 2 and store.run(run).state == "cancelled"
         assert "Go on with --resume" in capsys.readouterr().err
         assert main(command) == 0 and store.run(run).state == "finished"  # asked by a person: it goes on
+
+
+def test_datasets_of_the_data_folder_are_offered(tmp_path, monkeypatch):
+    from backend.store_path import data_files
+
+    monkeypatch.delenv("PROBE_PARITY_DATA", raising=False)
+    assert data_files() == []
+    (tmp_path / "sub").mkdir()
+    for name in ("b.csv", "sub/a.jsonl", "notes.txt"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setenv("PROBE_PARITY_DATA", str(tmp_path))
+    assert {path.name for path in data_files()} == {"b.csv", "a.jsonl"}

@@ -38,8 +38,10 @@ def draw(store: Store, run: Run, report: Report) -> None:
     if view == "Agreement":
         _agreement(key, toggles)
     elif view == "Null threshold":
-        cell = store.cells(run.id)[CellKey(candidate, *toggles)]
-        st.plotly_chart(threshold(candidate, results.threshold_of(key, cell)), key="threshold")
+        there = [cell.runtime for cell in report.cells if (cell.normalize, cell.lora) == toggles]
+        ids, runtimes = store.cells(run.id), run.settings["runtimes"]
+        curves = [(runtimes.index(n), n, results.threshold_of(key, ids[CellKey(n, *toggles)])) for n in there]
+        st.plotly_chart(threshold(curves), key="threshold")
     elif view == "Raw labels":
         _raw_labels(key)
     else:

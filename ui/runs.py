@@ -130,13 +130,16 @@ def title(run: Run) -> str:
 
 def _saved(upload: UploadedFile, folder: Path) -> Path:
     """Keep an uploaded set beside the store, under its digest: the run must find it again after a restart."""
-    content, name = upload.getvalue(), Path(upload.name)
-    path = folder / "uploads" / f"{hashlib.sha256(content).hexdigest()[:12]}{name.suffix or '.jsonl'}"
+    content, name = upload.getvalue(), Path(upload.name).name[-80:]
+    place = folder / "uploads" / hashlib.sha256(content).hexdigest()[:12]
+    part = place / f".{os.getpid()}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
+        place.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
-        part.replace(path)  # whole or not at all
-    except OSError as error:
-        raise InputError("The upload cannot be kept", found=str(error)[:120], remedy="Free some disk space.") from error
-    return path
+        part.replace(place / name)  # whole or not at all
+    except (OSError, ValueError) as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            "The upload cannot be kept", found=str(error)[:120], remedy="Free some disk space, or rename the file."
+        ) from error
+    return place / name
