@@ -122,10 +122,10 @@ def _standing(run: Run, *, alive: bool) -> str:
 
 
 def title(run: Run) -> str:
-    """Return what tells a run from others."""
+    """Return what tells a run from others; nothing that changes, for the browser keeps the label it drew first."""
     when = datetime.fromtimestamp(run.created).strftime("%d %b %H:%M")
     name = Path(str(run.settings["dataset"])).name
-    return f"{run.id} · {when} · {name} · {', '.join(run.settings['runtimes'])} · {run.state}"
+    return f"{run.id} · {when} · {name} · {', '.join(run.settings['runtimes'])}"
 
 
 def _saved(upload: UploadedFile, folder: Path) -> Path:
