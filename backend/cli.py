@@ -10,7 +10,18 @@ from collections.abc import Sequence
 
 from backend.errors import BackendError
 
-COMMANDS = ("predict", "serve_command", "quantize", "rescale_adapter", "check", "bundle", "evaluate", "diagnose")
+COMMANDS = (
+    "predict",
+    "serve_command",
+    "quantize",
+    "rescale_adapter",
+    "check",
+    "bundle",
+    "evaluate",
+    "runs",
+    "record",
+    "diagnose",
+)
 
 # stderr is for the one message; libraries draw bars and repeat what the message says
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}

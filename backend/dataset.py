@@ -12,11 +12,11 @@ from typing import Any
 
 from backend import strict_json
 from backend.errors import InputError
+from backend.json_stream import stream_list
 from backend.prompt import Span, check_utterance
 from backend.schema import FunctionSchema, get_schema
 
 MAX_LINE_BYTES = 2 * 2**20
-_MAX_SQUAD_BYTES = 200 * 2**20  # SQuAD is one JSON object and cannot be read by lines
 
 
 class Format(StrEnum):
@@ -44,6 +44,7 @@ class Example:
     function: str
     utterance: str
     gold: tuple[GoldSlot, ...]
+    where: str = ""  # place in the file, for messages
 
 
 @dataclass(slots=True)
@@ -80,13 +81,13 @@ def read_examples(
     """
     chosen = format or {".csv": Format.CSV, ".json": Format.SQUAD}.get(path.suffix, Format.JSONL)
     reader = {Format.JSONL: _jsonl_rows, Format.SQUAD: _squad_rows, Format.CSV: _csv_rows}[chosen]
-    seen: set[bytes] = set()
+    seen: set[int] = set()
     n = 0
     for where, make in reader(path):
         try:
             example = _checked(make(), schemas)
             # 8 bytes an id, not the ids themselves: a million rows stay below 100 MB
-            key = hashlib.blake2b(example.id.encode(), digest_size=8).digest()
+            key = int.from_bytes(hashlib.blake2b(example.id.encode(), digest_size=8).digest())
             if key in seen:
                 raise InputError("An id occurs twice", found=example.id[:80], remedy="Make ids unique.")
             seen.add(key)
@@ -130,15 +131,12 @@ def _jsonl_rows(path: Path) -> _Rows:
 def _json_example(line: bytes, number: int) -> Example:
     if len(line) > MAX_LINE_BYTES:
         raise InputError("The line is too long", found=f"more than {MAX_LINE_BYTES} bytes", remedy="Is it JSONL?")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError("The line is not UTF-8", found=str(error)[:80], remedy="Save the file as UTF-8.") from error
-    record = strict_json.loads(text, source="The line")
+    record = strict_json.loads(line, source="The line")
     if not isinstance(record, Mapping) or not isinstance(record.get("slots"), Mapping):
-        raise InputError('A row needs "function", "utterance" and "slots"', found=text[:60].strip(), remedy="See README.")
+        raise InputError('A row needs "function", "utterance" and "slots"', found=repr(record)[:60], remedy="See README.")
     gold = tuple(_gold(str(slot), entry) for slot, entry in record["slots"].items())
-    return Example(str(record.get("id", number)), _text(record, "function"), _text(record, "utterance"), gold)
+    id = str(record.get("id", number))
+    return Example(id, _text(record, "function"), _text(record, "utterance"), gold, f"line {number}")
 
 
 def _gold(slot: str, entry: Any) -> GoldSlot:
@@ -162,17 +160,8 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 
 
 def _squad_rows(path: Path) -> _Rows:
-    """SQuAD v2: a question's id is ``EXAMPLE/FUNCTION/SLOT`` or its text names the slot and the title the function."""
-    try:
-        if path.stat().st_size > _MAX_SQUAD_BYTES:
-            raise InputError(f"{path.name} is too large for one JSON object", remedy="Convert it to JSONL.")
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    document = strict_json.load(path)
-    articles = document.get("data") if isinstance(document, Mapping) else None
-    if not isinstance(articles, list):
-        raise InputError(f'{path.name} is not SQuAD: no list named "data"', remedy="Use SQuAD v2 JSON.")
-    for a, article in enumerate(articles):
+    """SQuAD v2, article by article: the title names the function, a question's text the slot."""
+    for a, article in enumerate(stream_list(path, "data")):
         paragraphs = article.get("paragraphs") if isinstance(article, Mapping) else None
         for p, paragraph in enumerate(paragraphs if isinstance(paragraphs, list) else [None]):
             where = f"data[{a}].paragraphs[{p}]"
@@ -187,7 +176,7 @@ def _squad_example(article: Any, paragraph: Any, where: str) -> Example:
                 answer = question["answers"][0]
                 start, value = answer["answer_start"], answer["text"]
                 gold.append(GoldSlot(question["question"], Span(start, start + len(value)), value))
-        return Example(where, str(article["title"]), str(paragraph["context"]), tuple(gold))
+        return Example(where, str(article["title"]), str(paragraph["context"]), tuple(gold), where)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             "A paragraph is not SQuAD v2", found=f"{type(error).__name__} {error}"[:80], remedy="See the SQuAD v2 format."
@@ -246,7 +235,8 @@ def _csv_example(group: list[dict[str, str]], number: int) -> Example:
             except ValueError as error:
                 raise InputError("Offsets are not whole numbers", found=str(error)[:80], remedy="Correct them.") from error
             gold.append(GoldSlot(record["slot"], chars, record["value"]))
-    return Example(group[0].get("id") or str(number), group[0]["function"], group[0]["utterance"], tuple(gold))
+    first = group[0]
+    return Example(first.get("id") or str(number), first["function"], first["utterance"], tuple(gold), f"line {number}")
 
 
 def _checked(example: Example, schemas: Mapping[str, FunctionSchema]) -> Example:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from backend.flips import ThresholdCurve
 from backend.inference import RuntimeRun
-from backend.report import Report, toggles_text
+from backend.slices import Slice
+from backend.threshold import ThresholdCurve
 
 _RUNTIME_COLOURS = ("#4c8fd6", "#3aa17e", "#d18f2c", "#b86bc4", "#d0645c", "#7f87a8")
 
@@ -41,46 +41,71 @@ def norms_by_token(runs: Sequence[tuple[int, RuntimeRun]], tokens: Sequence[str]
     return figure
 
 
-def matrix(report: Report) -> go.Figure:
-    """Draw exact match of every cell: runtimes across, toggles down, baseline leftmost."""
-    names = list(dict.fromkeys(cell.runtime for cell in report.cells))
-    toggles = list(dict.fromkeys((cell.normalize, cell.lora) for cell in report.cells))
-    found = {(c.runtime, (c.normalize, c.lora)): c.metrics.decoded for c in report.cells}
-    shares = [[found.get((name, t)) for name in names] for t in toggles]
-    percent = [[None if share is None else 100 * share for share in row] for row in shares]
-    figure = go.Figure(
-        go.Heatmap(
-            z=percent,
-            x=names,
-            y=[toggles_text(normalize, lora) for normalize, lora in toggles],
-            zmin=0,
-            zmax=100,
-            colorscale=[[0, "#d0645c"], [0.5, "#d9b64a"], [1, "#3aa17e"]],
-            text=[["-" if value is None else f"{value:.1f}" for value in row] for row in percent],
-            texttemplate="%{text} %",
-            textfont={"size": 14, "color": "#ffffff"},
-            hovertemplate="%{x}, %{y}: %{text} %<extra></extra>",
-            showscale=False,
-            xgap=3,
-            ygap=3,
+def threshold(curves: Sequence[tuple[int, str, ThresholdCurve]]) -> go.Figure:
+    """Draw presence accuracy against the shift of the null decision; ``curves`` are (place in the run, runtime, curve)."""
+    figure = go.Figure()
+    for index, name, curve in curves:
+        colour = runtime_colour(index)
+        figure.add_scatter(
+            x=list(curve.shifts),
+            y=[100 * accuracy for accuracy in curve.accuracy],
+            name=name,
+            mode="lines",
+            line={"color": colour},
+            hovertemplate="%{x:+.2f}: %{y:.2f} %<extra>" + name + "</extra>",
         )
+        figure.add_scatter(
+            x=[curve.best_shift],
+            y=[100 * curve.best_accuracy],
+            name=f"{name}: best {100 * curve.best_accuracy:.1f} % at {curve.best_shift:+.2f}",
+            mode="markers",
+            marker={"color": colour, "size": 10, "symbol": "diamond"},
+            hoverinfo="skip",
+        )
+    figure.add_vline(x=0, line={"dash": "dot", "color": "#7f87a8"}, annotation_text="now")
+    figure.update_layout(
+        height=320,
+        margin={"l": 8, "r": 8, "t": 24, "b": 8},
+        xaxis={"title": "present where the margin is above, logits"},
+        yaxis={"title": "presence accuracy, %"},
+        legend={"orientation": "h", "y": -0.25},
     )
-    figure.update_layout(height=70 + 55 * len(toggles), margin={"l": 8, "r": 8, "t": 8, "b": 8})
-    figure.update_yaxes(autorange="reversed")
     return figure
 
 
-def threshold(name: str, curve: ThresholdCurve) -> go.Figure:
-    """Draw presence accuracy against the shift of the null decision."""
+def slices_chart(slices: Sequence[Slice]) -> go.Figure:
+    """Draw exact match of each slice with its interval, and the baseline's as a tick."""
+    shown = list(reversed(slices))  # the most damaged on top
     figure = go.Figure()
-    figure.add_scatter(x=list(curve.shifts), y=[100 * a for a in curve.accuracy], name=name, line={"color": "#4c8fd6"})
-    figure.add_vline(x=0, line={"dash": "dot", "color": "#7f87a8"}, annotation_text="now")
-    best = f"best {100 * curve.best_accuracy:.1f} %"
-    figure.add_vline(x=curve.best_shift, line={"color": "#3aa17e"}, annotation_text=best)
+    figure.add_scatter(
+        x=[100 * s.exact_match for s in shown],
+        y=[s.name for s in shown],
+        name="candidate, 95 %",
+        mode="markers",
+        marker={"color": "#3aa17e", "size": 9},
+        error_x={
+            "array": [100 * (s.ci95[1] - s.exact_match) for s in shown],
+            "arrayminus": [100 * (s.exact_match - s.ci95[0]) for s in shown],
+            "color": "#3aa17e",
+            "thickness": 1.5,
+        },
+        customdata=[[s.n, s.regressions, s.improvements] for s in shown],
+        hovertemplate="%{y}: %{x:.1f} %, n = %{customdata[0]}, %{customdata[1]} regressions, "
+        "%{customdata[2]} improvements<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[100 * s.baseline for s in shown],
+        y=[s.name for s in shown],
+        name="baseline",
+        mode="markers",
+        marker={"color": "#4c8fd6", "symbol": "line-ns-open", "size": 14, "line": {"width": 2}},
+        hovertemplate="%{y}: baseline %{x:.1f} %<extra></extra>",
+    )
     figure.update_layout(
-        height=240,
-        margin={"l": 8, "r": 8, "t": 24, "b": 8},
-        xaxis={"title": "present where the margin is above"},
-        yaxis={"title": "presence accuracy, %"},
+        height=110 + 24 * len(shown),
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": "exact match, %"},
+        yaxis={"automargin": True, "type": "category"},
+        legend={"orientation": "h", "y": 1.08},
     )
     return figure

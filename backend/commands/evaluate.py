@@ -6,16 +6,19 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from backend.bundle import Bundle, load_bundle
+from backend.bundle import load_bundle
 from backend.commands import arguments as shared
 from backend.dataset import Format
 from backend.errors import BackendError, CheckFailed, InputError, PrerequisiteError
-from backend.evaluation import Plan, Progress, begin, carry_on, check_resumable
+from backend.evaluation import Progress, begin, carry_on, check_resumable
+from backend.plan import Plan
 from backend.pool import Pool
-from backend.report import as_html, as_json, as_text, make_report
+from backend.report import as_json, as_text, make_report
+from backend.report_html import as_html
 from backend.statistics import Verdict
 from backend.store import Store
 from backend.store_path import default_store
@@ -26,10 +29,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="measure exact match on a dataset")
     shared.add_bundle(parser)
     shared.add_runtimes(parser)
-    parser.add_argument("--dataset", type=Path, help="default: the bundle's evaluation set")
-    parser.add_argument("--format", choices=list(Format), help="default: by suffix")
+    shared.add_dataset(parser)
     parser.add_argument("--matrix", action="store_true", help="both toggles on and off, not only LoRA on and L2 off")
-    parser.add_argument("--limit", type=int, help="examples to take from the start of the dataset")
     parser.add_argument("--store", type=Path, default=default_store(), help="SQLite file for rows")
     parser.add_argument("--resume", type=int, metavar="RUN", help="go on with a run that was stopped")
     parser.add_argument("--baseline", metavar="NAME", help="default: the first runtime")
@@ -43,22 +44,31 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print, and judge."""
     with Store(arguments.store) as store, Pool() as pool:
         number, plan = _resumed(store, arguments) if arguments.resume is not None else _new(store, arguments)
-        store.update(number, state="running", pid=os.getpid(), wanted="run", message="")
+        _take_over(store, number)
         try:
             state = carry_on(store, number, plan, pool.get, report=_show)
         except BackendError as error:
-            store.update(number, state="failed", pid=None, message=str(error))
+            with suppress(PrerequisiteError):  # a disk that is full takes no message either
+                store.update(number, state="failed", pid=None, message=str(error))
             raise
         if state != "finished":
             raise PrerequisiteError(f"Run {number} is {state}", remedy=f"Go on with --resume {number}.")
         margin = arguments.max_drop if arguments.max_drop is not None else 1.0
         report = make_report(store, number, baseline=arguments.baseline, margin=margin / 100)
+        page = as_html(store, report) if arguments.html is not None else ""
     if arguments.html is not None:
-        arguments.html.write_text(as_html(report), encoding="utf-8")
+        arguments.html.write_text(page, encoding="utf-8")
     print(json.dumps(as_json(report), ensure_ascii=False, indent=2) if arguments.json else as_text(report))
     asked = [pair for pair in report.pairs if pair.lora and not pair.normalize]
-    failed = arguments.max_drop is not None and any(p.comparison.verdict is not Verdict.YES for p in asked)
+    failed = arguments.max_drop is not None and any(p.flipped.comparison.verdict is not Verdict.YES for p in asked)
     return CheckFailed.exit_code if failed else 0
+
+
+def _take_over(store: Store, run: int) -> None:
+    """Note that this process runs it; what somebody asked since the app started this process stays asked."""
+    found = store.run(run)
+    started_by_app = found.state == "running" and found.pid in (None, os.getpid())
+    store.update(run, state="running", pid=os.getpid(), message="", wanted=found.wanted if started_by_app else "run")
 
 
 def _new(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
@@ -69,9 +79,10 @@ def _new(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
         specs=tuple(shared.chosen(bundle, arguments.runtime)),
         loras=(True, False) if arguments.matrix else (True,),
         normalizes=both,
-        dataset=_dataset(bundle, arguments.dataset),
+        dataset=shared.dataset_of(bundle, arguments.dataset),
         format=Format(arguments.format) if arguments.format else None,
         limit=arguments.limit,
+        skip_bad=arguments.skip_bad,
     )
     if arguments.baseline is not None and arguments.baseline not in [spec.name for spec in plan.specs]:
         raise InputError("The baseline is not evaluated", found=arguments.baseline, remedy="Add it with --runtime.")
@@ -84,16 +95,8 @@ def _resumed(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
     return arguments.resume, plan
 
 
-def _dataset(bundle: Bundle, named: Path | None) -> Path:
-    if named is not None:
-        return named.resolve()
-    if bundle.dataset is None:
-        raise InputError("The bundle has no evaluation set", remedy="Name one with --dataset.")
-    return bundle.dataset.resolve()
-
-
 def _show(progress: Progress) -> None:
     left = f", {progress.left_s:.0f} s left" if progress.left_s is not None else ""
-    print(f"\rbatch {progress.done} of {progress.total} ({progress.label}){left}    ", end="", file=sys.stderr, flush=True)
+    print(f"\rprompt {progress.done} of {progress.total} ({progress.label}){left}    ", end="", file=sys.stderr, flush=True)
     if progress.done == progress.total:
         print(file=sys.stderr)
