@@ -13,7 +13,7 @@ from demo.utterances import FUNCTIONS, Side, example
 from demo.values import HERE
 
 EXAMPLES = 1500
-_WEIGHTS = {"distance_between": 5, "reflect_point": 5, "observe_sky": 4}
+_WEIGHTS = {"distance_between": 5, "reflect_point": 8, "observe_sky": 4}
 _MATHEMATICS = ("integrate", "differentiate", "evaluate_expression", "solve_equation", "split_bill", "call_api")
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 
-from demo.grammar import Node, Ref, bucket, parse, walk
+from demo.clauses import with_aside, with_clauses
+from demo.grammar import Node, bucket, parse, walk
 from demo.noise import roughen
-from demo.rewording import reword, slots_of
+from demo.rewording import Draft, reword, slots_of
 from demo.values import _FUNCTIONS as FUNCTIONS
 from demo.values import HERE, sample
 
@@ -83,13 +84,18 @@ def pieces(function: str, rng: random.Random, *, side: Side) -> list[Piece]:
     """Expand one random wording; of two drawn, the one with more slots wins, which leaves about 25 % absent."""
     drafts = [list(walk(rng.choice(wordings(function, side)), rng)) for _ in range(2)]
     drafts.sort(key=lambda draft: -len(slots_of(draft)))
-    draft = reword(*drafts, rng) if side is Side.TRAIN else drafts[0]
+    draft = _varied(drafts, function, rng) if side is Side.TRAIN else drafts[0]
     return _fill(function, draft, rng, held_out=side is Side.HELD_OUT)
 
 
-def _fill(
-    function: str, draft: list[str | Ref], rng: random.Random, *, held_out: bool
-) -> list[Piece]:
+def _varied(drafts: list[Draft], function: str, rng: random.Random) -> Draft:
+    draft = with_clauses(reword(*drafts, rng), slot_kinds(function), function, rng)
+    while rng.random() < 0.15:
+        draft = with_aside(draft, rng)
+    return draft
+
+
+def _fill(function: str, draft: Draft, rng: random.Random, *, held_out: bool) -> list[Piece]:
     kinds = slot_kinds(function)
     filled: list[Piece] = []
     for part in draft:
