@@ -142,7 +142,7 @@ def test_a_wrong_answer_is_a_named_error_in_time_and_the_next_good_one_is_taken(
 class Managed:
     """A server that counts as started by the app."""
 
-    log = None
+    log, stopped = None, False
 
     def __init__(self, server):
         self.url = f"http://127.0.0.1:{server.server_port}"
@@ -150,6 +150,9 @@ class Managed:
 
     def cpu_seconds(self):
         return next(self.cpu_s)
+
+    def is_stopped(self):
+        return self.stopped
 
     def give_up(self):
         self.lost.set()
@@ -162,6 +165,7 @@ class Managed:
 def watched(server, monkeypatch):
     """A client whose canary asks after 0.2 s of silence and waits half a second."""
     monkeypatch.setattr("backend.runtimes.vllm.Canary", partial(Canary, every_s=0.2, deadline_s=0.5))
+    monkeypatch.setattr("backend.runtimes.canary.overloaded", lambda: False)
     made = VLLMRuntime.connect(spec(server), server=Managed(server))
     yield made
     made.close()
@@ -195,6 +199,14 @@ def test_the_canary_leaves_a_server_alone_that_is_busy_computing(server, watched
     asking.start()
     asking.join(5)
     assert not watched.lost.is_set()
+
+
+def test_on_a_machine_with_much_else_to_do_only_a_stopped_process_is_a_hang(server, watched, monkeypatch):
+    monkeypatch.setattr("backend.runtimes.canary.overloaded", lambda: True)
+    server.fault = lambda handler, ids: time.sleep(1)
+    assert not watched.lost.wait(2.5)
+    watched.server.stopped = True
+    assert watched.lost.wait(2.5)
 
 
 def test_the_canary_notices_a_hang_with_a_request_under_way(server, watched):

@@ -6,11 +6,12 @@ as well: only an answer tells.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from backend.errors import BackendError, RuntimeTimeout
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CANARY_IDS = (1, 2, 3, 4, 5, 6, 7)
 EVERY_S = 15.0
 DEADLINE_S = 20.0  # twice this and EVERY_S are below the minute in which a hang must be noticed
+COMPUTING = 0.05  # of one core: what a server with requests under way uses at least, on a machine that does much else too
 TOLERANCE = 0.02  # relative; batches of another size round differently in FP16, another model is worlds apart
 
 
@@ -30,13 +32,28 @@ def relative_difference(states: Tensor, known: Tensor) -> float:
     return float((states.float() - known.float()).norm() / known.float().norm().clamp_min(1e-12))
 
 
+class Watched(Protocol):
+    """The processes of a server."""
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that they have used."""
+
+    def is_stopped(self) -> bool:
+        """Tell whether one of them is stopped, as by SIGSTOP."""
+
+
+def overloaded() -> bool:
+    """Tell whether the machine has so much else to do that a missing answer says nothing; requests keep their deadline."""
+    return os.getloadavg()[0] > 4 * (os.cpu_count() or 1)
+
+
 class Canary:
     """Watches one server from a thread of its own.
 
     Args:
         ask: sends the known request with a deadline in seconds and returns its states; raises `BackendError`.
         lost: called once, from the thread, with the reason, when the server hangs or answers otherwise.
-        cpu_seconds: processor time the server has used; one that computes is not hung, however long it takes.
+        server: its processes; one that computes is not hung, however long it takes.
         every_s: silence after which to ask.
         deadline_s: how long each of two attempts may take.
     """
@@ -46,11 +63,11 @@ class Canary:
         ask: Callable[[float], Tensor],
         lost: Callable[[str], None],
         *,
-        cpu_seconds: Callable[[], float],
+        server: Watched,
         every_s: float = EVERY_S,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._ask, self._lost, self._cpu_seconds = ask, lost, cpu_seconds
+        self._ask, self._lost, self._server = ask, lost, server
         self._every_s, self._deadline_s = every_s, deadline_s
         self._known = ask(deadline_s * 6)  # the first request compiles and warms up
         self._lock = threading.Lock()
@@ -85,7 +102,7 @@ class Canary:
                 return
 
     def _trouble(self) -> str:
-        asked, cpu_s = time.monotonic(), self._cpu_seconds()
+        asked, cpu_s = time.monotonic(), self._server.cpu_seconds()
         deadline_s = 2 * self._deadline_s  # in all
         try:
             try:
@@ -95,8 +112,8 @@ class Canary:
             ):  # once more: behind queued requests, or on a machine that does much else, it takes longer
                 states = self._ask(self._deadline_s)
         except RuntimeTimeout:
-            computing = self._under_way > 0 and self._cpu_seconds() - cpu_s > deadline_s / 10
-            if self._heard > asked or computing:
+            computing = self._under_way > 0 and self._server.cpu_seconds() - cpu_s > COMPUTING * deadline_s
+            if self._heard > asked or (not self._server.is_stopped() and (computing or overloaded())):
                 return ""
             return f"no answer to a request of {len(CANARY_IDS)} tokens within {deadline_s:g} s"
         except BackendError as error:

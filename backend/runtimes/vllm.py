@@ -42,7 +42,7 @@ class VLLMRuntime(Runtime):
         if server is not None:
             self.lost, self.log = server.lost, server.log
             # one that runs elsewhere is not ours to end, and its next good answer heals the lane
-            self._canary = Canary(self._ask_canary, self._give_up, cpu_seconds=server.cpu_seconds)
+            self._canary = Canary(self._ask_canary, self._give_up, server=server)
 
     @classmethod
     def start(cls, spec: RuntimeSpec, *, log_dir: Path, stop: threading.Event | None = None) -> VLLMRuntime:

@@ -117,6 +117,18 @@ class VLLMProcess:
             total += used.user + used.system
         return total
 
+    def is_stopped(self) -> bool:
+        """Tell whether one of its processes is stopped, as by SIGSTOP."""
+        import psutil
+
+        for pid in self.pids():
+            try:
+                if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+                    return True
+            except psutil.NoSuchProcess:
+                continue
+        return False
+
     def tail(self, lines: int = 12) -> str:
         """Return the last lines of the log."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
