@@ -84,7 +84,7 @@ def test_pause_resume_and_bad_rows_left_out(open_page, tmp_path):
     idle(page)
     page.locator(".st-key-start button").click()
     expect(page.locator(".st-key-pause button")).to_be_visible(timeout=60_000)
-    expect(page.locator("[data-testid=stProgress]")).to_contain_text("a second", timeout=90_000)
+    expect(page.locator("[data-testid=stProgress]")).to_contain_text("a second", timeout=150_000)
     # partial tables while it runs; for a moment the ones before are there too
     expect(page.locator(".st-key-matrix").first).to_contain_text("hf-bf16", timeout=60_000)
     page.locator(".st-key-pause button").click()
