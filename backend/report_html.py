@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 _SLICES = 8  # worst ones of each grouping
 _FLIPS = 50  # of each candidate
-_STYLE = """body{font:16px system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;
+_STYLE = """body{font:16px system-ui,sans-serif;max-width:82rem;margin:2rem auto;padding:0 1rem;
  color:#1b2733;background:#fff}
 table{border-collapse:collapse;margin:1rem 0;font-size:14px;display:block;overflow-x:auto}
-th,td{border-bottom:1px solid #d5dbe1;padding:.3rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}
+th,td{border-bottom:1px solid #d5dbe1;padding:.3rem .6rem;text-align:left;vertical-align:top;overflow-wrap:break-word}
+th{white-space:nowrap}td{min-width:8.5rem;max-width:28rem}td.n{min-width:0}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}caption{text-align:left;padding:.3rem 0}"""
 
 
