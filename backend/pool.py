@@ -1,5 +1,4 @@
-"""Live runtimes, shared by every session of the app: loaded in the background, one at a time, restarted when they die,
-evicted when memory runs short."""
+"""Live runtimes, shared by every session: loaded in the background, restarted when they die, evicted for memory."""
 
 from __future__ import annotations
 
