@@ -66,7 +66,8 @@ class Pool:
     """Spec to live runtime. All methods may be called from any thread; none but `get` and `close` blocks.
 
     Args:
-        memory_budget_bytes: what all runtimes together may take, by estimate; default 70 % of what is free at the start.
+        memory_budget_bytes: what all runtimes together may take, by estimate; default 70 % of what is free when the
+            first one loads.
         load: makes a runtime; another one in tests.
     """
 
@@ -76,7 +77,7 @@ class Pool:
         memory_budget_bytes: int | None = None,
         load: Callable[..., Runtime] = load_runtime,
     ) -> None:
-        self._budget = budget_bytes() if memory_budget_bytes is None else memory_budget_bytes
+        self._budget = memory_budget_bytes
         self._load = load
         self._entries: dict[RuntimeSpec, _Entry] = {}
         self._changed = threading.Condition()
@@ -209,6 +210,8 @@ class Pool:
 
     def _make_room(self, entry: _Entry) -> None:
         """Close the least recently used runtimes until the next one fits; close before opening, never both at once."""
+        if self._budget is None:
+            self._budget = budget_bytes()  # not sooner: it imports torch
         need = estimate_bytes(entry.spec)
         if need > self._budget:
             raise PrerequisiteError(

@@ -1,18 +1,19 @@
 """What every page begins with: the bundle, the shared pool of runtimes, and the sidebar that shows their state."""
 
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import streamlit as st
 
-from backend.bundle import DEMO, Bundle, load_bundle
+from backend.bundle import Bundle, load_bundle
+from backend.bundles import list_bundles
 from backend.errors import BackendError
 from backend.pool import Pool, State
 from backend.probe import Probe
 from backend.schema import FunctionSchema, load_schemas
-from ui.charts import runtime_colour
+from ui.theme import runtime_colour
 
 PAGES = (
     ("app.py", "Playground", ":material/edit_note:"),
@@ -28,33 +29,71 @@ class Context:
     """What pages share; none of it belongs to one session, so pages must not change it."""
 
     bundle: Bundle
-    probe: Probe
     schemas: dict[str, FunctionSchema]
     pool: Pool
 
+    @property
+    def probe(self) -> Probe:
+        """Tokenizer and heads, loaded once: they need torch, which the first look at a page must not wait for."""
+        return _probe(str(self.bundle.folder))
 
-@st.cache_resource(show_spinner="Loading the bundle")
+
+@st.cache_resource(show_spinner=False)
 def _context(folder: str) -> Context:
     bundle = load_bundle(Path(folder))
-    return Context(bundle, bundle.load_probe(), load_schemas(bundle.schemas), Pool())
+    return Context(bundle, load_schemas(bundle.schemas), _pool())
 
 
-def page(title: str) -> Context:
-    """Set the page up and draw the sidebar; a bundle that cannot be read ends the script with what to do."""
+@st.cache_resource(show_spinner=False)
+def _pool() -> Pool:
+    return Pool()
+
+
+@st.cache_resource(show_spinner="Loading tokenizer and heads: a few seconds, once")
+def _probe(folder: str) -> Probe:
+    return load_bundle(Path(folder)).load_probe()
+
+
+def page(title: str, *, intro: Callable[[Context], None] = lambda _: None) -> Context:
+    """Set the page up and draw the sidebar; a bundle that cannot be read ends the script with what to do.
+
+    ``intro`` draws what needs no model, before one is loaded.
+    """
     st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="≡", layout="wide")
+    with st.sidebar:
+        st.markdown("**Probe Parity**")
+        folder = _bundle()
+        for path, label, icon in PAGES:
+            st.page_link(path, label=label, icon=icon)
     try:
-        context = _context(os.environ.get("PROBE_PARITY_BUNDLE", str(DEMO)))
+        context = _context(str(folder))
+        with st.sidebar:
+            _chips(context)
+        st.title(title)
+        intro(context)
+        _ = context.probe
     except BackendError as error:
         show_error(error)
         st.stop()
-    with st.sidebar:
-        st.markdown("**Probe Parity**")
-        st.caption(f"bundle: {context.bundle.folder.name if context.bundle.folder != DEMO else 'demo'}")
-        for path, label, icon in PAGES:
-            st.page_link(path, label=label, icon=icon)
-        _chips(context)
-    st.title(title)
     return context
+
+
+def _bundle() -> Path:
+    """Draw the choice of bundles, where there is one, and return the chosen one's folder."""
+    known = list_bundles()
+    if len(known) == 1:
+        st.caption(f"bundle: {next(iter(known))}")
+        return next(iter(known.values()))
+    name = st.selectbox(
+        "Bundle", list(known), key="bundle", bind="query-params", persist_state="session", on_change=_forget_choices
+    )
+    return known[name]
+
+
+def _forget_choices() -> None:
+    """Another bundle has other functions and runtimes."""
+    for key in [key for key in st.session_state if key != "bundle"]:
+        del st.session_state[key]
 
 
 def show_error(error: BackendError) -> None:

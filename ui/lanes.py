@@ -10,9 +10,10 @@ from backend.dataset import GoldSlot
 from backend.inference import Outcome, RuntimeRun
 from backend.pool import State
 from backend.prompt import Prompt
-from ui.charts import norms_by_token, runtime_colour
+from ui.charts import norms_by_token
 from ui.frame import Context, show_error
 from ui.spans import lane
+from ui.theme import runtime_colour
 
 Gold = tuple[GoldSlot, ...] | None
 
