@@ -9,7 +9,10 @@ from collections.abc import Sequence
 
 from backend.errors import BackendError
 
-COMMANDS = ("predict", "serve_command", "quantize", "rescale_adapter", "check", "bundle", "evaluate", "diagnose")
+COMMANDS = (
+    *("predict", "evaluate", "diagnose", "check", "passport"),
+    *("bundle", "serve_command", "quantize", "rescale_adapter"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
