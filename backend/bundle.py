@@ -28,7 +28,7 @@ class _Prompt(_Strict):
 
 class _Runtime(_Strict):
     name: str
-    engine: Literal["hf", "vllm"] = "hf"
+    engine: Literal["hf", "vllm", "recorded"] = "hf"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     checkpoint: Literal["base", "awq"] = "base"
     adapter: Literal["fitting", "original"] = "fitting"  # beside an AWQ base, fitting is the rescaled one if there is one
@@ -36,6 +36,7 @@ class _Runtime(_Strict):
     device: str = "auto"
     remote_model: str = "base"
     remote_lora: str = "probe"
+    recording: str = ""  # file of a recorded runtime, which holds one of the same name
 
 
 _HF = (_Runtime(name="hf-bf16"), _Runtime(name="hf-fp16", dtype="float16"))
@@ -144,6 +145,7 @@ def _spec(folder: Path, content: _File, entry: _Runtime) -> RuntimeSpec:
         max_tokens=content.prompt.max_tokens,
         remote_model=entry.remote_model,
         remote_lora=entry.remote_lora,
+        recording=str(folder / entry.recording) if entry.recording else "",
         max_lora_rank=_rank(adapter),
     )
 

@@ -10,8 +10,17 @@ from collections.abc import Sequence
 from backend.errors import BackendError
 
 COMMANDS = (
-    *("predict", "evaluate", "diagnose", "check", "passport"),
-    *("bundle", "serve_command", "quantize", "rescale_adapter"),
+    "predict",
+    "serve_command",
+    "quantize",
+    "rescale_adapter",
+    "check",
+    "bundle",
+    "evaluate",
+    "runs",
+    "record",
+    "diagnose",
+    "passport",
 )
 
 

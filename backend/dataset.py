@@ -44,6 +44,7 @@ class Example:
     function: str
     utterance: str
     gold: tuple[GoldSlot, ...]
+    where: str = ""  # place in the file, for messages
 
 
 @dataclass(slots=True)
@@ -80,13 +81,13 @@ def read_examples(
     """
     chosen = format or {".csv": Format.CSV, ".json": Format.SQUAD}.get(path.suffix, Format.JSONL)
     reader = {Format.JSONL: _jsonl_rows, Format.SQUAD: _squad_rows, Format.CSV: _csv_rows}[chosen]
-    seen: set[bytes] = set()
+    seen: set[int] = set()
     n = 0
     for where, make in reader(path):
         try:
             example = _checked(make(), schemas)
             # 8 bytes an id, not the ids themselves: a million rows stay below 100 MB
-            key = hashlib.blake2b(example.id.encode(), digest_size=8).digest()
+            key = int.from_bytes(hashlib.blake2b(example.id.encode(), digest_size=8).digest())
             if key in seen:
                 raise InputError("An id occurs twice", found=example.id[:80], remedy="Make ids unique.")
             seen.add(key)
@@ -130,15 +131,12 @@ def _jsonl_rows(path: Path) -> _Rows:
 def _json_example(line: bytes, number: int) -> Example:
     if len(line) > MAX_LINE_BYTES:
         raise InputError("The line is too long", found=f"more than {MAX_LINE_BYTES} bytes", remedy="Is it JSONL?")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError("The line is not UTF-8", found=str(error)[:80], remedy="Save the file as UTF-8.") from error
-    record = strict_json.loads(text, source="The line")
+    record = strict_json.loads(line, source="The line")
     if not isinstance(record, Mapping) or not isinstance(record.get("slots"), Mapping):
-        raise InputError('A row needs "function", "utterance" and "slots"', found=text[:60].strip(), remedy="See README.")
+        raise InputError('A row needs "function", "utterance" and "slots"', found=repr(record)[:60], remedy="See README.")
     gold = tuple(_gold(str(slot), entry) for slot, entry in record["slots"].items())
-    return Example(str(record.get("id", number)), _text(record, "function"), _text(record, "utterance"), gold)
+    id = str(record.get("id", number))
+    return Example(id, _text(record, "function"), _text(record, "utterance"), gold, f"line {number}")
 
 
 def _gold(slot: str, entry: Any) -> GoldSlot:
@@ -187,7 +185,7 @@ def _squad_example(article: Any, paragraph: Any, where: str) -> Example:
                 answer = question["answers"][0]
                 start, value = answer["answer_start"], answer["text"]
                 gold.append(GoldSlot(question["question"], Span(start, start + len(value)), value))
-        return Example(where, str(article["title"]), str(paragraph["context"]), tuple(gold))
+        return Example(where, str(article["title"]), str(paragraph["context"]), tuple(gold), where)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             "A paragraph is not SQuAD v2", found=f"{type(error).__name__} {error}"[:80], remedy="See the SQuAD v2 format."
@@ -246,7 +244,8 @@ def _csv_example(group: list[dict[str, str]], number: int) -> Example:
             except ValueError as error:
                 raise InputError("Offsets are not whole numbers", found=str(error)[:80], remedy="Correct them.") from error
             gold.append(GoldSlot(record["slot"], chars, record["value"]))
-    return Example(group[0].get("id") or str(number), group[0]["function"], group[0]["utterance"], tuple(gold))
+    first = group[0]
+    return Example(first.get("id") or str(number), first["function"], first["utterance"], tuple(gold), f"line {number}")
 
 
 def _checked(example: Example, schemas: Mapping[str, FunctionSchema]) -> Example:

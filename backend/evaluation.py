@@ -1,79 +1,43 @@
-"""Examples through runtimes under toggles, row by row into a store; can be paused, cancelled, killed and resumed."""
+"""Examples through runtimes under toggles, batch by batch into a store; can be paused, cancelled, killed and resumed.
+
+The dataset streams: a window of examples is tokenised once, goes through every runtime with and without LoRA, and is
+dropped. The order of work is a function of dataset and settings alone, so one number says how far a run has come.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from backend.bundle import Bundle, load_bundle
-from backend.dataset import Example, Format, read_examples
+from backend.dataset import Skipped, read_examples
 from backend.errors import CheckFailed, InputError
 from backend.fingerprint import fingerprint
-from backend.norms import normalize, token_norms
-from backend.probe import Probe, SlotPrediction
-from backend.prompt import Prompt
+from backend.memory import budget_bytes
+from backend.norms import normalize
+from backend.plan import Plan, share_passes
+from backend.prompt import Prompt, PromptBuilder
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeSpec
-from backend.schema import FunctionSchema, load_schemas
-from backend.scoring import slot_rows
-from backend.store import Row, Store
+from backend.runtimes.batching import token_budget_batches
+from backend.schema import load_schemas
+from backend.store import Store
+from backend.store_schema import CellKey
+from backend.windows import Window, answer_rows, make_window
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-BATCH = 64  # examples in one transaction
+BATCH = 64  # most examples in one transaction
+TOKEN_BUDGET = 4096  # most padded tokens in one
+WINDOW = 512  # examples in memory at a time; batches are longest first within one
 _AGREE = 5e-3  # largest difference between the engine's normalised states and h / |h|
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What an evaluation runs."""
-
-    bundle: Bundle
-    specs: tuple[RuntimeSpec, ...]
-    loras: tuple[bool, ...]
-    normalizes: tuple[bool, ...]
-    dataset: Path
-    format: Format | None = None
-    limit: int | None = None
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Plan:
-        """Make the plan that ``settings`` describe; raises as `load_bundle` and `Bundle.runtime` do."""
-        bundle = load_bundle(Path(settings["bundle"]))
-        return cls(
-            bundle=bundle,
-            specs=tuple(bundle.runtime(name) for name in settings["runtimes"]),
-            loras=tuple(settings["loras"]),
-            normalizes=tuple(settings["normalizes"]),
-            dataset=Path(settings["dataset"]),
-            format=Format(settings["format"]) if settings["format"] else None,
-            limit=settings["limit"],
-        )
-
-    def settings(self) -> dict[str, object]:
-        """Return what a later process needs to make the same plan."""
-        return {
-            "bundle": str(self.bundle.folder),
-            "runtimes": [spec.name for spec in self.specs],
-            "loras": list(self.loras),
-            "normalizes": list(self.normalizes),
-            "dataset": str(self.dataset),
-            "format": self.format and str(self.format),
-            "limit": self.limit,
-        }
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a run is."""
 
-    done: int  # batches
+    done: int  # prompts, one for each runtime and LoRA setting
     total: int
-    rate: float  # batches a second, of this process
+    rate: float  # prompts a second, of this process
     label: str
 
     @property
@@ -84,19 +48,32 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
+    """One batch of one runtime with or without LoRA."""
+
     spec: RuntimeSpec
     lora: bool
-    start: int  # first example of the batch
+    window: Window
+    batch: list[int]  # places in the window
+    first_arm: bool  # of the whole run: it also stores the examples
 
 
 def begin(store: Store, plan: Plan) -> int:
-    """Check the whole dataset and create the run; raises `InputError` for a bad row or an empty set."""
-    n = sum(1 for _ in _examples(plan, load_schemas(plan.bundle.schemas)))
+    """Check and tokenise the whole dataset, window by window, and create the run.
+
+    Raises:
+        InputError: a row that cannot be used, unless the plan skips them, or no row that can.
+        BundleError: heads or tokenizer cannot be loaded.
+    """
+    skipped, builder = Skipped(), plan.bundle.load_probe().builder
+    n = sum(len(window.examples) for window in read_windows(plan, builder, skipped=skipped))
     if n == 0:
         raise InputError("Nothing to evaluate", found="no examples", remedy="Raise --limit, or use another set.")
-    batches = -(-n // BATCH)
+    settings = plan.settings() | {
+        "passes": share_passes(plan.specs, budget_bytes()),
+        "skipped": {"count": skipped.count, "reasons": [str(reason) for reason in skipped.reasons]},
+    }
     prints = fingerprint(plan.bundle, plan.specs, plan.dataset)
-    return store.create(prints, plan.settings(), total=batches * len(plan.specs) * len(plan.loras))
+    return store.create(prints, settings, total=n * len(plan.specs) * len(plan.loras), cells=plan.cells())
 
 
 def check_resumable(store: Store, run: int, plan: Plan) -> None:
@@ -129,39 +106,78 @@ def carry_on(
         CheckFailed: if an engine's own normalisation is not ``h / |h|``; its normalised cells would be fiction.
         BackendError: as runtimes do; the run stays resumable.
     """
-    schemas, probe = load_schemas(plan.bundle.schemas), plan.bundle.load_probe()
-    examples = list(_examples(plan, schemas))
-    prompts = probe.builder.build_many([(schemas[e.function], e.utterance) for e in examples])  # once for all runtimes
-    done = store.run(run).done
-    started, first = time.monotonic(), done
+    probe, cells, found = plan.bundle.load_probe(), store.cells(run), store.run(run)
+    done, first, started = found.done, found.done, time.monotonic()
     checked: set[str] = set()
-    for number, step in enumerate(_steps(plan, len(examples))):
-        if number < done:
-            continue
+    for step in _steps(plan, probe.builder, found.settings["passes"], found.total, done):
         if (stopped := _stopped(store, run)) is not None:
             return stopped
         runtime = get(step.spec)
         if True in plan.normalizes and step.spec.name not in checked:
-            _check_normalization(runtime, prompts[0], lora=step.lora)
+            _check_normalization(runtime, step.window.prompts[step.batch[0]], lora=step.lora)
             checked.add(step.spec.name)
-        chunk = slice(step.start, step.start + BATCH)
-        rows = _batch(runtime, probe, examples[chunk], prompts[chunk], step.lora, plan.normalizes)
-        rate = (number + 1 - first) / max(1e-9, time.monotonic() - started)
-        store.append(run, rows, done=number + 1, rate=rate)
-        report(Progress(number + 1, store.run(run).total, rate, f"{step.spec.name}, LoRA {'on' if step.lora else 'off'}"))
+        prompts = [step.window.prompts[i] for i in step.batch]
+        states = runtime.forward([prompt.ids for prompt in prompts], ForwardOptions(lora=step.lora))
+        padded, answers = probe.pad(prompts, states), {}
+        norms = padded.query_norms()
+        for normalized in plan.normalizes:
+            predictions = probe.predict_padded(prompts, padded, normalized=normalized)
+            cell = cells[CellKey(step.spec.name, normalized, step.lora)]
+            answers[cell] = answer_rows(step.window, step.batch, predictions, norms)
+        now = done + len(step.batch)
+        rate = (now - first) / max(1e-9, time.monotonic() - started)
+        new = step.batch if step.first_arm else ()
+        examples, labels = step.window.example_rows(new), step.window.label_rows(new)
+        store.append(run, answers, examples=examples, labels=labels, done=(done, now), rate=rate)
+        done = now
+        report(Progress(done, found.total, rate, f"{step.spec.name}, LoRA {'on' if step.lora else 'off'}"))
     store.update(run, state="finished", pid=None)
     return "finished"
 
 
-def _examples(plan: Plan, schemas: dict[str, FunctionSchema]) -> Iterator[Example]:
-    return islice(read_examples(plan.dataset, schemas, format=plan.format), plan.limit)
+def read_windows(
+    plan: Plan, builder: PromptBuilder, *, skipped: Skipped | None = None, before: int = 0
+) -> Iterator[Window]:
+    """Yield the dataset in windows; those before example number ``before`` are read, not tokenised, and left out.
+
+    Raises:
+        InputError: a row that cannot be used, unless the plan skips them; ``skipped`` then counts them.
+    """
+    schemas = load_schemas(plan.bundle.schemas)
+    counted = (skipped or Skipped()) if plan.skip_bad else None
+    examples = islice(read_examples(plan.dataset, schemas, format=plan.format, skipped=counted), plan.limit)
+    start = 1
+    while chunk := list(islice(examples, WINDOW)):
+        # where rows are skipped, numbers depend on which of them the tokenizer refuses
+        if plan.skip_bad or start + len(chunk) > before:
+            window = make_window(chunk, schemas, builder, start=start, skipped=counted)
+            start += len(window.examples)
+            if start > before:
+                yield window
+        else:
+            start += len(chunk)
 
 
-def _steps(plan: Plan, n: int) -> Iterator[_Step]:
-    for spec in plan.specs:
-        for lora in plan.loras:
-            for start in range(0, n, BATCH):
-                yield _Step(spec, lora, start)
+def _steps(plan: Plan, builder: PromptBuilder, passes: Iterable[list[str]], total: int, done: int) -> Iterator[_Step]:
+    """Yield the batches after the first ``done`` prompts, in the run's order."""
+    specs = {spec.name: spec for spec in plan.specs}
+    n = total // (len(plan.specs) * len(plan.loras))  # examples
+    at = 0
+    for number, names in enumerate(passes):
+        arms = [(specs[name], lora) for name in names for lora in plan.loras]
+        if at + n * len(arms) <= done:
+            at += n * len(arms)
+            continue
+        before = max(0, done - at) // len(arms) + 1  # the first example that some arm has not seen
+        for window in read_windows(plan, builder, before=before):
+            reached = at + (window.start - 1) * len(arms)
+            batches = list(token_budget_batches([len(p.ids) for p in window.prompts], budget=TOKEN_BUDGET, most=BATCH))
+            for place, (spec, lora) in enumerate(arms):
+                for batch in batches:
+                    if reached >= done:
+                        yield _Step(spec, lora, window, batch, first_arm=number == place == 0)
+                    reached += len(batch)
+        at += n * len(arms)
 
 
 def _stopped(store: Store, run: int) -> str | None:
@@ -182,52 +198,3 @@ def _check_normalization(runtime: Runtime, prompt: Prompt, *, lora: bool) -> Non
             found=f"largest difference {difference:.1e}",
             remedy="Run `python -m backend check`; evaluate without --matrix meanwhile.",
         )
-
-
-def _batch(
-    runtime: Runtime,
-    probe: Probe,
-    examples: Sequence[Example],
-    prompts: Sequence[Prompt],
-    lora: bool,
-    normalizes: Sequence[bool],
-) -> list[Row]:
-    states = runtime.forward([prompt.ids for prompt in prompts], ForwardOptions(lora=lora))
-    norms = [token_norms(rows) for rows in states]
-    rows: list[Row] = []
-    for normalized in normalizes:
-        used = [normalize(raw) for raw in states] if normalized else states
-        predictions = probe.predict_batch(prompts, used)
-        for example, prompt, slots, lengths in zip(examples, prompts, predictions, norms, strict=True):
-            rows += _rows(example, prompt, slots, lengths, probe, (runtime.spec.name, normalized, lora))
-    return rows
-
-
-def _rows(
-    example: Example,
-    prompt: Prompt,
-    slots: Sequence[SlotPrediction],
-    norms: Tensor,
-    probe: Probe,
-    cell: tuple[str, bool, bool],
-) -> Iterator[Row]:
-    counted = slot_rows(example, prompt, slots, probe.builder)
-    for row, slot, query in zip(counted, slots, prompt.query_positions, strict=True):
-        yield Row(
-            *cell,
-            example=example.id,
-            slot=slot.slot,
-            function=example.function,
-            **asdict(row),
-            null_present=slot.null_logits[0],
-            null_absent=slot.null_logits[1],
-            start_margin=_finite(slot.start_margin),
-            end_margin=_finite(slot.end_margin),
-            query_norm=float(norms[query]),
-            n_tokens=len(prompt.ids),
-            utterance=example.utterance,
-        )
-
-
-def _finite(value: float) -> float | None:
-    return value if value != float("inf") else None

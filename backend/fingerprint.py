@@ -18,13 +18,22 @@ _PACKAGES = ("torch", "transformers", "peft", "tokenizers")
 def fingerprint(bundle: Bundle, specs: Sequence[RuntimeSpec], dataset: Path) -> dict[str, str]:
     """Return digests by what they cover; raises `InputError` if the dataset cannot be read."""
     models = {spec.model for spec in specs} | {spec.adapter for spec in specs if spec.adapter} | {bundle.base}
+    weights = [file for model in sorted(models) for file in _files(model)]
+    recordings = sorted({Path(spec.recording) for spec in specs if spec.recording})
     return {
         "dataset": file_sha256(dataset),
-        "bundle": _of_files([bundle.heads, bundle.schemas, *(file for model in sorted(models) for file in _files(model))]),
+        "bundle": _of_files([bundle.heads, bundle.schemas, *recordings, *weights]),
         "runtimes": _of_text(repr(sorted(map(repr, specs)))),
-        "versions": " ".join([*(f"{name} {metadata.version(name)}" for name in _PACKAGES), f"vllm {vllm_version()}"]),
+        "versions": " ".join([*(f"{name} {_version(name)}" for name in _PACKAGES), f"vllm {vllm_version()}"]),
         "code": _of_files(sorted(Path(__file__).parent.rglob("*.py"))),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"  # recorded runtimes need none of them
 
 
 def _files(model: str) -> list[Path]:

@@ -1,13 +1,15 @@
-"""Slots that two cells of a run read differently, and the null threshold that would serve a cell best."""
+"""Slots that two cells of a run read differently, the unexplained ones first."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backend.metrics import slot_right
-from backend.report import slot_row
-from backend.store import Row, Store
+from backend.errors import InputError
+from backend.store import ROW_SELECT, ROW_TABLES, Row, Store, make_row
+from backend.store_schema import CellKey
+
+_QUANTILE = 0.99  # of what unflipped margins moved by; what lies above it, rounding does not explain
 
 
 class Show(StrEnum):
@@ -20,82 +22,135 @@ class Show(StrEnum):
     ALL = "All"
 
 
+_DIFFERS = "(b.present <> a.present OR b.value <> a.value)"
+_SHOWN = {
+    Show.ALL: "1",
+    Show.DIFFERENT: _DIFFERS,
+    Show.REGRESSIONS: "b.right AND NOT a.right",
+    Show.IMPROVEMENTS: "a.right AND NOT b.right",
+    Show.ALL_WRONG: "NOT a.right AND NOT b.right",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """How far decision margins move between two cells where the answer stays: 99 % move by less. In logits and scores."""
+
+    null: float
+    start: float
+    end: float
+    n: int  # slots whose answer stays
+
+
 @dataclass(frozen=True, slots=True)
 class Flip:
     """One slot in two cells."""
 
     baseline: Row
     candidate: Row
-    baseline_right: bool
-    candidate_right: bool
-
-    @property
-    def different(self) -> bool:
-        """Tell whether the answers differ, right or wrong."""
-        a, b = self.baseline, self.candidate
-        return (a.present, a.value) != (b.present, b.value)
+    near_tie: bool | None  # the baseline's margin is within the usual movement; None where the answers are equal
 
     @property
     def margin(self) -> float:
-        """Return the candidate's smallest decision margin: small ones are near ties."""
-        row = self.candidate
-        margins = [abs(row.null_present - row.null_absent)]
-        margins += [m for m in (row.start_margin, row.end_margin) if m is not None and row.present]
-        return min(margins)
+        """Return the baseline's margin of the decision that comes first: presence, else the closer end of the span."""
+        row = self.baseline
+        if row.present != self.candidate.present or not row.present:
+            return abs(row.null_present - row.null_absent)
+        return min((m for m in (row.start_margin, row.end_margin) if m is not None), default=float("inf"))
 
 
 @dataclass(frozen=True, slots=True)
-class ThresholdCurve:
-    """Presence accuracy against a shift of the null decision; positive shifts say absent more often."""
+class Flips:
+    """One page of a list of slots."""
 
-    shifts: tuple[float, ...]
-    accuracy: tuple[float, ...]
-    best_shift: float
-    best_accuracy: float
+    flips: tuple[Flip, ...]
+    total: int  # slots of all pages
+    near_ties: int  # of all pages
+    movement: Movement
+
+
+def cell_pair(store: Store, run: int, baseline: str, candidate: str, *, toggles: tuple[bool, bool]) -> tuple[int, int]:
+    """Return the ids of two runtimes' cells under the same (normalize, lora); raises `InputError` if one is not there."""
+    cells = store.cells(run)
+    keys = [CellKey(name, *toggles) for name in (baseline, candidate)]
+    missing = [key.runtime for key in keys if key not in cells]
+    if missing:
+        raise InputError(f"Run {run} has no such cell", found=", ".join(missing), remedy="Choose runtimes of this run.")
+    return cells[keys[0]], cells[keys[1]]
 
 
 def list_flips(
-    store: Store, run: int, baseline: str, candidate: str, *, toggles: tuple[bool, bool], show: Show, limit: int = 2000
-) -> list[Flip]:
-    """Return slots in order of example and slot, ``limit`` at most; ``toggles`` are (normalize, lora)."""
-    normalize, lora = toggles
-    where = "AND runtime = ? AND normalize = ? AND lora = ? ORDER BY example, slot"
-    first, second = (
-        store.rows(run, where=where, values=(name, int(normalize), int(lora))) for name in (baseline, candidate)
+    store: Store, run: int, pair: tuple[int, int], *, show: Show, movement: Movement, limit: int = 200, offset: int = 0
+) -> Flips:
+    """Return one page of the slots: unexplained flips first, then in order of example and slot.
+
+    Args:
+        store: where the run is.
+        run: its number.
+        pair: ids of baseline's and candidate's cell.
+        show: which slots.
+        movement: of the same pair, see `measure_movement`.
+        limit: rows of a page.
+        offset: rows before it.
+    """
+    limits = (movement.null, movement.start, movement.end)
+    condition = "FROM answers a JOIN answers b ON b.number = a.number AND b.slot = a.slot WHERE a.cell = ? AND b.cell = ?"
+    baseline, candidate = pair
+    counted = f"SELECT COUNT(*), SUM({_DIFFERS} AND NOT {_UNEXPLAINED}) {condition} AND {_SHOWN[show]}"
+    total, near = store.query(counted, (*limits, candidate, baseline))[0]
+    chosen = store.query(
+        f"SELECT a.number, a.slot, CASE WHEN {_DIFFERS} THEN {_UNEXPLAINED} END AS unexplained {condition} "
+        f"AND {_SHOWN[show]} ORDER BY unexplained IS 1 DESC, a.number, a.slot LIMIT ? OFFSET ?",
+        (*limits, candidate, baseline, limit, offset),
     )
-    found = []
-    other = {(row.example, row.slot): row for row in first}
-    for row in second:
-        base = other.get((row.example, row.slot))
-        if base is None:
-            continue  # the baseline has not come this far yet
-        flip = Flip(base, row, slot_right(slot_row(base)), slot_right(slot_row(row)))
-        if _wanted(flip, show):
-            found.append(flip)
-            if len(found) == limit:
-                break
-    return found
+    flips = []
+    for number, slot, unexplained in chosen:
+        first, second = (_row(store, run, cell, number, slot) for cell in pair)
+        flips.append(Flip(first, second, None if unexplained is None else not unexplained))
+    return Flips(tuple(flips), total, near or 0, movement)
 
 
-def _wanted(flip: Flip, show: Show) -> bool:
-    return {
-        Show.ALL: True,
-        Show.DIFFERENT: flip.different,
-        Show.REGRESSIONS: flip.baseline_right and not flip.candidate_right,
-        Show.IMPROVEMENTS: flip.candidate_right and not flip.baseline_right,
-        Show.ALL_WRONG: not flip.baseline_right and not flip.candidate_right,
-    }[show]
+# presence flipped with a margin beyond the usual movement, or an end of the pointer that moved did
+_UNEXPLAINED = """CASE WHEN b.present <> a.present THEN abs(b.null_present - b.null_absent) > ?1
+  ELSE (b.char_start <> a.char_start AND b.start_margin > ?2) OR (b.char_end <> a.char_end AND b.end_margin > ?3) END"""
 
 
-def threshold_curve(store: Store, run: int, runtime: str, *, toggles: tuple[bool, bool]) -> ThresholdCurve:
-    """Count presence accuracy at 81 shifts from -10 to 10 of one cell; raises as `Store.rows`."""
+def measure_movement(store: Store, pair: tuple[int, int]) -> Movement:
+    """Measure how far margins move between two cells where nothing flips.
+
+    A margin is what stands between a decision and its runner-up, so a flip whose margin is smaller than the movement that
+    all other slots show is one that this movement explains: a near tie.
+    """
     import numpy as np
 
-    where = "AND runtime = ? AND normalize = ? AND lora = ?"
-    rows = store.rows(run, where=where, values=(runtime, int(toggles[0]), int(toggles[1])))
-    pairs = [(row.null_present - row.null_absent, row.gold_present) for row in rows]
-    margins, gold = (np.array(column) for column in zip(*pairs, strict=True))
-    shifts = np.linspace(-10, 10, 81)
-    accuracy = [float(((margins >= shift) == gold).mean()) for shift in shifts]
-    best = int(np.argmax(accuracy))
-    return ThresholdCurve(tuple(shifts.tolist()), tuple(accuracy), float(shifts[best]), accuracy[best])
+    found = store.query(
+        f"""SELECT abs((b.null_present - b.null_absent) - (a.null_present - a.null_absent)),
+          abs(b.start_margin - a.start_margin), abs(b.end_margin - a.end_margin)
+          FROM answers a JOIN answers b ON b.number = a.number AND b.slot = a.slot
+          WHERE a.cell = ? AND b.cell = ? AND NOT {_DIFFERS}""",
+        (pair[1], pair[0]),
+    )
+    if not found:
+        return Movement(0.0, 0.0, 0.0, 0)
+    moved = np.array(found, dtype=float)
+    null, start, end = (float(v) for v in np.nan_to_num(np.nanquantile(moved, _QUANTILE, axis=0)))
+    return Movement(null, start, end, len(found))
+
+
+def _row(store: Store, run: int, cell: int, number: int, slot: str) -> Row:
+    query = f"SELECT {ROW_SELECT} FROM {ROW_TABLES} WHERE c.run = ? AND a.cell = ? AND a.number = ? AND a.slot = ?"
+    return make_row(store.query(query, (run, cell, number, slot))[0])
+
+
+def agreement(store: Store, run: int, *, toggles: tuple[bool, bool]) -> tuple[list[str], list[list[float | None]]]:
+    """Return runtimes and, pair by pair, the share of slots that both read alike; None where they share no slot."""
+    cells = {key.runtime: cell for key, cell in store.cells(run).items() if (key.normalize, key.lora) == toggles}
+    names = list(cells)
+    shares: list[list[float | None]] = [[1.0] * len(names) for _ in names]
+    query = f"""SELECT COUNT(*), SUM(NOT {_DIFFERS}) FROM answers a
+      JOIN answers b ON b.number = a.number AND b.slot = a.slot WHERE a.cell = ? AND b.cell = ?"""
+    for i, first in enumerate(names):
+        for j in range(i):
+            n, equal = store.query(query, (cells[first], cells[names[j]]))[0]
+            shares[i][j] = shares[j][i] = equal / n if n else None
+    return names, shares

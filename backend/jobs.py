@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from backend.evaluation import Plan, begin
+from backend.evaluation import begin
+from backend.plan import Plan
 from backend.store import Run, Store
 
 _ROOT = Path(__file__).resolve().parent.parent

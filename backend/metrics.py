@@ -10,7 +10,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from backend.errors import InputError
 
@@ -28,6 +28,39 @@ class SlotRow:
     value: str  # decoded value, empty where predicted absent
     gold_decoded: str  # text of the gold tokens, empty where absent
     gold_raw: str  # the label as the file has it, empty where absent
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One slot compared with its gold; all but ``right`` are of slots present in gold."""
+
+    right: bool  # the headline: predicted present and decoded strings equal; where gold is absent, predicted absent
+    tokens: bool
+    normalized: bool
+    raw: bool
+    oracle: bool  # gold tokens decode to the raw label
+    f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Sums over slots; from ``n_present`` on, over slots present in gold."""
+
+    n_slots: int
+    agreed: int  # on presence
+    said: int  # predicted present
+    all_right: int
+    n_present: int
+    both: int  # predicted present too
+    tokens: int
+    decoded: int
+    normalized: int
+    raw: int
+    oracle: int
+    f1: float
+
+
+_COUNTED = tuple(field.name for field in fields(Counts) if field.name != "f1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +82,6 @@ class Metrics:
     right: int  # slots that are right by the headline
 
 
-def decoded_right(row: SlotRow) -> bool:
-    """Tell whether a slot present in gold was found, by the headline's definition."""
-    return row.gold_present and row.present and row.value == row.gold_decoded
-
-
-def slot_right(row: SlotRow) -> bool:
-    """Tell whether a slot was read rightly, absence included."""
-    return decoded_right(row) if row.gold_present else not row.present
-
-
 def normalize_answer(text: str) -> str:
     """Fold case, drop punctuation and articles, squeeze white space, as the SQuAD v2 script does."""
     kept = "".join(char for char in text.lower() if char not in _PUNCTUATION)
@@ -77,41 +100,66 @@ def token_f1(value: str, gold: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
+def judge(row: SlotRow) -> Judged:
+    """Compare one slot with its gold, rung by rung of the ladder."""
+    if not row.gold_present:
+        return Judged(right=not row.present, tokens=False, normalized=False, raw=False, oracle=False, f1=0.0)
+    oracle = row.gold_decoded == row.gold_raw
+    if not row.present:
+        return Judged(right=False, tokens=False, normalized=False, raw=False, oracle=oracle, f1=0.0)
+    right = row.value == row.gold_decoded
+    return Judged(
+        right=right,
+        tokens=row.tokens_equal,
+        # equal strings need no normalising, which is what most slots are
+        normalized=right or normalize_answer(row.value) == normalize_answer(row.gold_decoded),
+        raw=row.value == row.gold_raw,
+        oracle=oracle,
+        f1=1.0 if right else token_f1(row.value, row.gold_decoded),
+    )
+
+
 def measure(rows: Iterable[SlotRow]) -> Metrics:
     """Count all rows; raises `InputError` where there is none: nothing is 0 % or 100 % of nothing."""
     n = Counter[str]()
     f1 = 0.0
     for row in rows:
-        n["slots"] += 1
+        judged = judge(row)
+        n["n_slots"] += 1
         n["agreed"] += row.present == row.gold_present
         n["said"] += row.present
-        n["all"] += slot_right(row)
-        if not row.gold_present:
-            continue
-        n["present"] += 1
-        n["both"] += row.present
-        n["tokens"] += row.present and row.tokens_equal
-        n["decoded"] += decoded_right(row)
-        n["normalized"] += row.present and normalize_answer(row.value) == normalize_answer(row.gold_decoded)
-        n["raw"] += row.present and row.value == row.gold_raw
-        n["oracle"] += row.gold_decoded == row.gold_raw
-        f1 += token_f1(row.value, row.gold_decoded) if row.present else 0.0
-    if n["slots"] == 0:
+        n["all_right"] += judged.right
+        if row.gold_present:
+            n["n_present"] += 1
+            n["both"] += row.present
+            n["tokens"] += judged.tokens
+            n["decoded"] += judged.right
+            n["normalized"] += judged.normalized
+            n["raw"] += judged.raw
+            n["oracle"] += judged.oracle
+            f1 += judged.f1
+    return metrics_of(Counts(**{name: n[name] for name in _COUNTED}, f1=f1))
+
+
+def metrics_of(counts: Counts) -> Metrics:
+    """Turn counts into shares; raises `InputError` where nothing was counted."""
+    c = counts
+    if c.n_slots == 0:
         raise InputError("Nothing to measure", found="no slots", remedy="Use a set with at least one example.")
     return Metrics(
-        n_slots=n["slots"],
-        n_present=n["present"],
-        tokens=_share(n["tokens"], n["present"]),
-        decoded=_share(n["decoded"], n["present"]),
-        normalized=_share(n["normalized"], n["present"]),
-        raw=_share(n["raw"], n["present"]),
-        f1=_share(f1, n["present"]),
-        oracle_raw=_share(n["oracle"], n["present"]),
-        presence_accuracy=n["agreed"] / n["slots"],
-        presence_precision=_share(n["both"], n["said"]),
-        presence_recall=_share(n["both"], n["present"]),
-        all_slot_accuracy=n["all"] / n["slots"],
-        right=n["decoded"],
+        n_slots=c.n_slots,
+        n_present=c.n_present,
+        tokens=_share(c.tokens, c.n_present),
+        decoded=_share(c.decoded, c.n_present),
+        normalized=_share(c.normalized, c.n_present),
+        raw=_share(c.raw, c.n_present),
+        f1=_share(c.f1, c.n_present),
+        oracle_raw=_share(c.oracle, c.n_present),
+        presence_accuracy=c.agreed / c.n_slots,
+        presence_precision=_share(c.both, c.said),
+        presence_recall=_share(c.both, c.n_present),
+        all_slot_accuracy=c.all_right / c.n_slots,
+        right=c.decoded,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from backend.dataset import file_sha256
 from backend.diagnosis import Arm, diagnose
 from backend.diagnosis_types import Cause
 from backend.errors import BackendError, InputError
+from backend.flips import Flip as StoredFlip
+from backend.flips import Show, cell_pair, list_flips, measure_movement
 from backend.fingerprint import fingerprint
 from backend.health import check_spec
 from backend.pool import Pool
@@ -49,6 +51,7 @@ class Flip:
     baseline: str | None
     candidate: str | None
     kind: str  # regression, improvement, or other: both wrong
+    near_tie: bool | None  # the baseline's margin is within what rounding moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class RuntimePassport:
     device: str
     launch: str  # the line that serves it; empty where nothing is served
     checks: tuple[Check, ...]
-    flips: tuple[Flip, ...]  # regressions first, at most 50
+    flips: tuple[Flip, ...]  # what rounding does not explain first, at most 50
     n_flips: int
     verdicts: tuple[Named, ...]
     answers: tuple[Answer, ...]
@@ -121,9 +124,8 @@ def make_passport(
     found = _run_of(store, run, bundle, specs)
     report = as_json(make_report(store, run, margin=margin))
     probe = bundle.load_probe()
-    rows = _trained_rows(store.rows(run))
     baseline = bundle.runtime(found.settings["runtimes"][0])
-    runtimes = tuple(_judge(spec, baseline, bundle, probe, pool, report, rows) for spec in specs)
+    runtimes = tuple(_judge(spec, baseline, bundle, probe, pool, report, store) for spec in specs)
     return Passport(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         bundle=os.path.relpath(bundle.folder.resolve(), out.resolve()),
@@ -177,18 +179,22 @@ def _judge(
     probe: Probe,
     pool: Pool,
     report: dict[str, Any],
-    rows: dict[str, dict[tuple[str, str], Row]],
+    store: Store,
 ) -> RuntimePassport:
     checks = check_spec(pool, bundle, probe, spec)
     reasons = [f"check {check.name}: {check.observed}" for check in checks if not check.passed]
-    flips = _flips(rows[baseline.name], rows[spec.name]) if spec != baseline else []
+    flips: tuple[Flip, ...] = ()
+    worse: tuple[Flip, ...] = ()
+    n_flips = 0
+    if spec != baseline:
+        flips, n_flips, worse = _pair_flips(store, report["run"], (baseline.name, spec.name))
     verdicts: list[Named] = []
     answers: tuple[Answer, ...] = ()
     device = ""
     try:
         device = pool.get(spec).info.device
         answers = keep_answers(probe, bundle, spec, pool)
-        verdicts = _verdicts([f for f in flips if f.kind == "regression"], spec, baseline, bundle, probe, pool)
+        verdicts = _verdicts(worse, spec, baseline, bundle, probe, pool)
     except BackendError as error:
         reasons.append(str(error))
     reasons += _losses(report, spec.name)
@@ -199,8 +205,8 @@ def _judge(
         device=device,
         launch=serve_line(spec, installed_spelling()) if served else "",
         checks=tuple(checks),
-        flips=tuple(sorted(flips, key=lambda flip: flip.kind != "regression")[:_N_FLIPS]),
-        n_flips=len(flips),
+        flips=flips,
+        n_flips=n_flips,
         verdicts=tuple(verdicts),
         answers=answers,
         reasons=tuple(reasons),
@@ -217,28 +223,21 @@ def _losses(report: dict[str, Any], name: str) -> list[str]:
     ]
 
 
-def _trained_rows(rows: Iterable[Row]) -> dict[str, dict[tuple[str, str], Row]]:
-    """Return the rows with LoRA on and normalisation off, by runtime and (example, slot)."""
-    found: dict[str, dict[tuple[str, str], Row]] = {}
-    for row in rows:
-        if row.lora and not row.normalize:
-            found.setdefault(row.runtime, {})[row.example, row.slot] = row
-    if not found:
-        raise InputError("The run has no cell with LoRA on and normalisation off", remedy="Evaluate without toggles.")
-    return found
+def _pair_flips(store: Store, run: int, names: tuple[str, str]) -> tuple[tuple[Flip, ...], int, tuple[Flip, ...]]:
+    """Return the first flips of a pair, how many there are, and the first regressions; unexplained ones lead."""
+    pair = cell_pair(store, run, *names, toggles=(False, True))
+    movement = measure_movement(store, pair)
+    found = list_flips(store, run, pair, show=Show.DIFFERENT, movement=movement, limit=_N_FLIPS)
+    worse = list_flips(store, run, pair, show=Show.REGRESSIONS, movement=movement, limit=_N_VERDICTS)
+    return tuple(map(_flip, found.flips)), found.total, tuple(map(_flip, worse.flips))
 
 
-def _flips(baseline: dict[tuple[str, str], Row], candidate: dict[tuple[str, str], Row]) -> list[Flip]:
-    flips = []
-    for key, row in candidate.items():
-        before = baseline[key]
-        if (before.present, before.value) == (row.present, row.value):
-            continue
-        gold = row.gold_decoded if row.gold_present else None
-        a, b = _value(before), _value(row)
-        kind = "regression" if a == gold else "improvement" if b == gold else "other"
-        flips.append(Flip(row.example, row.function, row.utterance, row.slot, gold, a, b, kind))
-    return flips
+def _flip(flip: StoredFlip) -> Flip:
+    before, row = flip.baseline, flip.candidate
+    gold = row.gold_decoded if row.gold_present else None
+    kind = "regression" if before.right else "improvement" if row.right else "other"
+    key = (row.example, row.function, row.utterance, row.slot)
+    return Flip(*key, gold, _value(before), _value(row), kind, flip.near_tie)
 
 
 def _value(row: Row) -> str | None:
@@ -250,7 +249,7 @@ def _verdicts(
 ) -> list[Named]:
     schemas = load_schemas(bundle.schemas)
     named = []
-    for flip in flips[:_N_VERDICTS]:
+    for flip in flips:
         prompt = probe.builder.build(schemas[flip.function], flip.utterance)
         arms = [Arm(pool.get(one), ForwardOptions()) for one in (baseline, spec)]
         for verdict in diagnose(probe, prompt, *arms).verdicts:

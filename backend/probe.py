@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import RuntimeFault
 from backend.heads import Heads, load_heads
+from backend.norms import normalize
 from backend.prompt import Prompt, PromptBuilder, Span
 
 if TYPE_CHECKING:
@@ -68,6 +69,20 @@ class Scores:
     end: Tensor  # [n_slots, n_utterance_tokens]
 
 
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """What the heads read of a batch, float32."""
+
+    queries: Tensor  # [B, S, d]; zeros where a prompt has fewer slots
+    tokens: Tensor  # [B, U, d], the utterances
+    padding: Tensor  # [B, U], true where a prompt has fewer tokens
+
+    def query_norms(self) -> list[list[float]]:
+        """L2 norm of each slot's query state, ``[B][S]``."""
+        norms: list[list[float]] = self.queries.norm(dim=-1).tolist()
+        return norms
+
+
 class Probe:
     """The two heads and the tokenizer that turns spans into values. Holds no state between calls."""
 
@@ -82,7 +97,8 @@ class Probe:
 
     def scores(self, prompt: Prompt, states: Tensor) -> Scores:
         """Head outputs for one prompt's states ``[n_tokens, d_model]``."""
-        self._check(prompt, states)
+        self._check_shape(prompt, states)
+        _check_finite(states)
         rows = states.float()
         queries = rows[list(prompt.query_positions)]
         tokens = rows[prompt.utterance_span.start : prompt.utterance_span.end]
@@ -103,35 +119,46 @@ class Probe:
         self, prompts: Sequence[Prompt], states: Sequence[Tensor], *, decoding: Decoding = Decoding.UPSTREAM
     ) -> list[tuple[SlotPrediction, ...]]:
         """Predictions of many prompts, in their order; raises as `predict` does."""
-        if not prompts:
-            return []
-        for prompt, rows in zip(prompts, states, strict=True):
-            self._check(prompt, rows)
-        null, start, end = self._padded_scores(prompts, states)
-        chosen = _decode(start, end, decoding=decoding)
-        lists = [column.tolist() for column in (null, *chosen)]
-        return [self._row_predictions(prompt, [column[i] for column in lists]) for i, prompt in enumerate(prompts)]
+        return self.predict_padded(prompts, self.pad(prompts, states), decoding=decoding) if prompts else []
 
-    def _padded_scores(self, prompts: Sequence[Prompt], states: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Null logits ``[B, S, 2]`` and start and end scores ``[B, S, U]``, minus infinity on padding."""
+    def pad(self, prompts: Sequence[Prompt], states: Sequence[Tensor]) -> Padded:
+        """Take the states that the heads read out of ``[n_tokens, d_model]`` for each prompt; raises as `predict` does."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        queries = [rows[list(prompt.query_positions)].float() for prompt, rows in zip(prompts, states, strict=True)]
-        tokens = [
-            rows[prompt.utterance_span.start : prompt.utterance_span.end].float()
-            for prompt, rows in zip(prompts, states, strict=True)
-        ]
-        q = pad_sequence(queries, batch_first=True)  # [B, S, d]
-        h = pad_sequence(tokens, batch_first=True)  # [B, U, d]
-        lengths = torch.tensor([len(rows) for rows in tokens])
-        padding = torch.arange(h.shape[1]) >= lengths[:, None]
+        for prompt, rows in zip(prompts, states, strict=True):
+            self._check_shape(prompt, rows)
+        _check_finite(torch.cat(list(states)))
+        queries = [rows[list(prompt.query_positions)] for prompt, rows in zip(prompts, states, strict=True)]
+        spans = [prompt.utterance_span for prompt in prompts]
+        tokens = [rows[span.start : span.end] for span, rows in zip(spans, states, strict=True)]
+        padded = pad_sequence(tokens, batch_first=True).float()
+        padding = torch.arange(padded.shape[1]) >= torch.tensor([len(span) for span in spans])[:, None]
+        return Padded(pad_sequence(queries, batch_first=True).float(), padded, padding)
+
+    def predict_padded(
+        self,
+        prompts: Sequence[Prompt],
+        padded: Padded,
+        *,
+        decoding: Decoding = Decoding.UPSTREAM,
+        normalized: bool = False,
+    ) -> list[tuple[SlotPrediction, ...]]:
+        """Predictions of many prompts, in their order.
+
+        Args:
+            prompts: what was asked.
+            padded: their states, from `pad`.
+            decoding: how scores become spans.
+            normalized: divide each state by its L2 norm first.
+        """
+        q, h = (normalize(padded.queries), normalize(padded.tokens)) if normalized else (padded.queries, padded.tokens)
         start, end = self.heads.pointer_queries(q) @ h.transpose(1, 2)
-        return (
-            self.heads.null_logits(q),
-            start.masked_fill(padding[:, None], -torch.inf),
-            end.masked_fill(padding[:, None], -torch.inf),
-        )
+        for scores in (start, end):
+            scores.masked_fill_(padded.padding[:, None], float("-inf"))
+        chosen = _decode(start, end, decoding=decoding)
+        lists = [column.tolist() for column in (self.heads.null_logits(q), *chosen)]
+        return [self._row_predictions(prompt, [column[i] for column in lists]) for i, prompt in enumerate(prompts)]
 
     def _row_predictions(self, prompt: Prompt, columns: list[Any]) -> tuple[SlotPrediction, ...]:
         first = prompt.utterance_span.start
@@ -154,7 +181,7 @@ class Probe:
             )
         return tuple(predictions)
 
-    def _check(self, prompt: Prompt, states: Tensor) -> None:
+    def _check_shape(self, prompt: Prompt, states: Tensor) -> None:
         expected = (len(prompt.ids), self.heads.d_model)
         if tuple(states.shape) != expected:
             raise RuntimeFault(
@@ -162,12 +189,15 @@ class Probe:
                 found=f"{list(states.shape)}, expected {list(expected)}",
                 remedy="Check that base model, heads and tokenizer belong together.",
             )
-        if not bool(states.isfinite().all()):
-            raise RuntimeFault(
-                "Hidden states hold NaN or infinity",
-                found="non-finite values",
-                remedy="Check the dtype and the checkpoint of this runtime.",
-            )
+
+
+def _check_finite(states: Tensor) -> None:
+    if not bool(states.isfinite().all()):
+        raise RuntimeFault(
+            "Hidden states hold NaN or infinity",
+            found="non-finite values",
+            remedy="Check the dtype and the checkpoint of this runtime.",
+        )
 
 
 def _decode(start: Tensor, end: Tensor, *, decoding: Decoding) -> tuple[Tensor, Tensor, Tensor]:

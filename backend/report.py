@@ -1,18 +1,15 @@
-"""The result of an evaluation: cells, paired comparisons, and their JSON and HTML."""
+"""The result of an evaluation: cells and paired comparisons, as values, JSON and text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from backend.errors import InputError
-from backend.metrics import Metrics, SlotRow, decoded_right, measure
+from backend.metrics import Counts, Metrics, metrics_of
 from backend.statistics import NonInferiority, mcnemar_p, non_inferiority, wilson
-from backend.store import Row, Run, Store
-
-Key = tuple[str, bool, bool]  # runtime, normalize, lora
+from backend.store import Run, Store
+from backend.store_schema import CellKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +24,24 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Flipped:
+    """A paired comparison over slots present in gold."""
+
+    regressions: int
+    improvements: int
+    p: float  # exact McNemar
+    comparison: NonInferiority
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """A candidate against the baseline under the same toggles, over slots present in gold."""
+    """A candidate against the baseline under the same toggles."""
 
     baseline: str
     candidate: str
     normalize: bool
     lora: bool
-    regressions: int
-    improvements: int
-    p: float  # exact McNemar
-    comparison: NonInferiority
+    flipped: Flipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +64,25 @@ def make_report(store: Store, run: int, *, baseline: str | None = None, margin: 
         margin: acceptable loss, as a share.
 
     Raises:
-        InputError: no such run or baseline, no rows yet, or cells that hold different slots.
+        InputError: no such run or baseline, or no rows yet.
     """
     found = store.run(run)
     names = list(found.settings["runtimes"])
     chosen = baseline or names[0]
     if chosen not in names:
         raise InputError("The baseline is not in this run", found=chosen, remedy=f"Choose one of: {', '.join(names)}.")
-    cells, right, examples = _count(store, run, names)
-    pairs = [
-        _pair(right[chosen, *toggles], right[name, *toggles], chosen, (name, *toggles), margin)
-        for name, *rest in sorted(cells, key=lambda key: names.index(key[0]))
-        if name != chosen and (chosen, *(toggles := (rest[0], rest[1]))) in right
-    ]
-    made = [_cell(key, cells[key]) for key in sorted(cells, key=lambda key: (names.index(key[0]), key[1], not key[2]))]
-    return Report(found, len(examples), tuple(made), tuple(pair for pair in pairs if pair is not None))
+    names.sort(key=lambda name: name != chosen)  # the baseline leftmost, the others as they were
+    cells, ids = _count(store, run), store.cells(run)
+    order = sorted(cells, key=lambda key: (names.index(key.runtime), key.normalize, not key.lora))
+    pairs = []
+    for key in order:
+        base = key._replace(runtime=chosen)
+        if key != base and base in cells:
+            flipped = compare_cells(store, ids[base], ids[key], margin=margin)
+            if flipped is not None:
+                pairs.append(Pair(chosen, *key, flipped))
+    n_examples = store.query("SELECT COUNT(*) FROM examples WHERE run = ?", (run,))[0][0]
+    return Report(found, n_examples, tuple(_cell(key, cells[key]) for key in order), tuple(pairs))
 
 
 def toggles_text(normalize: bool, lora: bool) -> str:
@@ -82,57 +90,46 @@ def toggles_text(normalize: bool, lora: bool) -> str:
     return f"L2 {'on' if normalize else 'off'}, LoRA {'on' if lora else 'off'}"
 
 
-def slot_row(row: Row) -> SlotRow:
-    """Return what counting needs of a stored row."""
-    return SlotRow(row.gold_present, row.present, row.tokens_equal, row.value, row.gold_decoded, row.gold_raw)
-
-
-def _count(
-    store: Store, run: int, names: Sequence[str]
-) -> tuple[dict[Key, Metrics], dict[Key, dict[tuple[str, str], bool]], set[str]]:
-    cells: dict[Key, Metrics] = {}
-    right: dict[Key, dict[tuple[str, str], bool]] = {}
-    examples: set[str] = set()
-    for name in names:
-        for normalize in (False, True):
-            for lora in (True, False):
-                hits: dict[tuple[str, str], bool] = {}
-                where = ("AND runtime = ? AND normalize = ? AND lora = ?", (name, int(normalize), int(lora)))
-                rows = store.rows(run, where=where[0], values=where[1])
-                try:
-                    cells[name, normalize, lora] = measure(_noted(rows, hits, examples))
-                except InputError:
-                    continue  # a cell that was not asked for, or not reached yet
-                right[name, normalize, lora] = hits
-    if not cells:
+def _count(store: Store, run: int) -> dict[CellKey, Metrics]:
+    """Count every cell that has rows."""
+    found = {}
+    for key, cell in store.cells(run).items():
+        counts = store.query(_COUNT, (cell,))[0]
+        if counts[0]:
+            found[key] = metrics_of(Counts(*counts))
+    if not found:
         raise InputError(f"Run {run} has no rows yet", remedy="Wait for its first batch.")
-    return cells, right, examples
+    return found
 
 
-def _noted(rows: Iterable[Row], hits: dict[tuple[str, str], bool], examples: set[str]) -> Iterable[SlotRow]:
-    for row in rows:
-        examples.add(row.example)
-        counted = slot_row(row)
-        if row.gold_present:
-            hits[row.example, row.slot] = decoded_right(counted)
-        yield counted
+# in the order of the fields of Counts
+_COUNT = """SELECT COUNT(*), SUM(present = gold_present), SUM(present), SUM(right), SUM(gold_present),
+  SUM(gold_present AND present), SUM(tokens_equal), SUM(gold_present AND right), SUM(normalized_equal), SUM(raw_equal),
+  SUM(oracle_equal), SUM(f1) FROM answers WHERE cell = ?"""
+# slots present in gold that both cells have: while a run is going on, one may be ahead
+_PAIR = """SELECT SUM(b.right AND NOT c.right), SUM(c.right AND NOT b.right), COUNT(*)
+  FROM answers b JOIN answers c ON c.number = b.number AND c.slot = b.slot
+  WHERE b.cell = ? AND c.cell = ? AND b.gold_present"""
 
 
-def _cell(key: Key, metrics: Metrics) -> Cell:
+def _cell(key: CellKey, metrics: Metrics) -> Cell:
     return Cell(*key, metrics, wilson(metrics.right, metrics.n_present) if metrics.n_present else None)
 
 
-def _pair(
-    base: dict[tuple[str, str], bool], other: dict[tuple[str, str], bool], baseline: str, key: Key, margin: float
-) -> Pair | None:
-    """Join by example and slot; while a run is going on, only what both have."""
-    shared = base.keys() & other.keys()
-    if not shared:
+def compare_cells(store: Store, baseline: int, candidate: int, *, margin: float) -> Flipped | None:
+    """Compare two cells, of one run or of two on the same dataset; None while they share no slot present in gold.
+
+    Args:
+        store: where both are.
+        baseline: id of a cell.
+        candidate: id of the other.
+        margin: acceptable loss, as a share.
+    """
+    regressions, improvements, n = store.query(_PAIR, (baseline, candidate))[0]
+    if not n:
         return None
-    regressions = sum(base[at] and not other[at] for at in shared)
-    improvements = sum(other[at] and not base[at] for at in shared)
-    comparison = non_inferiority(regressions, improvements, len(shared), margin=margin)
-    return Pair(baseline, *key, regressions, improvements, mcnemar_p(regressions, improvements), comparison)
+    comparison = non_inferiority(regressions, improvements, n, margin=margin)
+    return Flipped(regressions, improvements, mcnemar_p(regressions, improvements), comparison)
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -147,6 +144,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "n_examples": report.n_examples,
             "n_slots": first.n_slots,
             "n_present": first.n_present,
+            "n_skipped": report.run.settings["skipped"]["count"],
         },
         "cells": [_cell_json(cell) for cell in report.cells],
         "pairs": [_pair_json(pair) for pair in report.pairs],
@@ -173,15 +171,15 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
 
 
 def _pair_json(pair: Pair) -> dict[str, Any]:
-    c = pair.comparison
+    c = pair.flipped.comparison
     return {
         "baseline": pair.baseline,
         "candidate": pair.candidate,
         "normalize": pair.normalize,
         "lora": pair.lora,
-        "regressions": pair.regressions,
-        "improvements": pair.improvements,
-        "mcnemar_p": pair.p,
+        "regressions": pair.flipped.regressions,
+        "improvements": pair.flipped.improvements,
+        "mcnemar_p": pair.flipped.p,
         "delta_points": 100 * c.delta,
         "lower_points": 100 * c.lower,
         "margin_points": 100 * c.margin,
@@ -202,37 +200,21 @@ def as_text(report: Report) -> str:
         toggles = f"{'on' if cell.normalize else 'off':4s} {'on' if cell.lora else 'off':4s}"
         lines.append(f"{cell.runtime:20s} {toggles} {shown}   {100 * low:5.2f} - {100 * high:5.2f}  {m.n_present}")
     for pair in report.pairs:
-        c = pair.comparison
-        needed = f", about {c.n_needed} slots needed" if c.n_needed else ""
-        toggles = toggles_text(pair.normalize, pair.lora)
-        lines.append(
-            f"{pair.candidate} against {pair.baseline} ({toggles}): {100 * c.delta:+.2f} points, {pair.regressions} "
-            f"regressions, {pair.improvements} improvements, McNemar p {pair.p:.3g}; no worse than "
-            f"{100 * c.margin:g} points at 95 %: {c.verdict}{needed}"
-        )
+        title = f"{pair.candidate} against {pair.baseline} ({toggles_text(pair.normalize, pair.lora)})"
+        lines.append(f"{title}: {flipped_text(pair.flipped)}")
     return "\n".join(lines)
 
 
-def as_html(report: Report) -> str:
-    """Return one file with a chart and both tables, which needs nothing from elsewhere."""
-    import plotly.graph_objects as go
-
-    drawn = [cell for cell in report.cells if cell.metrics.decoded is not None and cell.ci95 is not None]
-    figure = go.Figure()
-    figure.add_bar(
-        x=[f"{c.runtime}<br>{toggles_text(c.normalize, c.lora)}" for c in drawn],
-        y=[100 * (c.metrics.decoded or 0) for c in drawn],
-        error_y={
-            "array": [100 * (c.ci95[1] - (c.metrics.decoded or 0)) for c in drawn if c.ci95],
-            "arrayminus": [100 * ((c.metrics.decoded or 0) - c.ci95[0]) for c in drawn if c.ci95],
-        },
-    )
-    figure.update_layout(yaxis={"title": "exact match, %", "range": [0, 100]}, template="plotly_white")
-    chart = figure.to_html(full_html=False, include_plotlyjs="inline")
+def flipped_text(flipped: Flipped) -> str:
+    """Return a paired comparison in one line."""
+    c = flipped.comparison
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Probe Parity evaluation</title>"
-        "<style>body{font:16px system-ui;max-width:70rem;margin:2rem auto;padding:0 1rem}pre{overflow:auto}</style>"
-        f"<h1>Run {report.run.id}: {escape(str(report.run.settings['dataset']).rsplit('/', 1)[-1])}</h1>"
-        f"<p>{report.n_examples} examples; dataset {escape(report.run.fingerprint['dataset'][:16])}, "
-        f"{escape(report.run.fingerprint['versions'])}</p>{chart}<pre>{escape(as_text(report))}</pre></html>"
+        f"{100 * c.delta:+.2f} points, {flipped.regressions} regressions, {flipped.improvements} improvements, "
+        f"McNemar p {flipped.p:.3g}; no worse than {100 * c.margin:g} points at 95 %: {verdict_text(c)}"
     )
+
+
+def verdict_text(comparison: NonInferiority) -> str:
+    """Return the verdict, and about how many slots would settle it where it is open."""
+    needed = f", about {comparison.n_needed} slots needed" if comparison.n_needed else ""
+    return f"{comparison.verdict}{needed}"

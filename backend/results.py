@@ -156,7 +156,7 @@ def _by_example(rows: Iterable[Row], baseline: str) -> _Rows:
 
 def _failures(examples: _Rows) -> Iterable[Failure]:
     """Yield what can be shown: all slots right as trained, most of them changed by the failure; short texts first."""
-    right = [cells for cells in examples.values() if all(_right(row) for row in cells[_TRAINED])]
+    right = [cells for cells in examples.values() if all(row.right for row in cells[_TRAINED])]
     right = [cells for cells in right if any(row.present for row in cells[_TRAINED])]
     for name, cell in (("normalisation on", (True, True)), ("LoRA off", (False, False))):
         ranked = sorted(right, key=lambda cells: (-_wrong(cells[cell]), len(cells[_TRAINED][0].utterance)))
@@ -170,9 +170,5 @@ def _failures(examples: _Rows) -> Iterable[Failure]:
         yield replace(failure, slot=row.slot, decoded=row.gold_decoded, raw=row.gold_raw)
 
 
-def _right(row: Row) -> bool:
-    return row.present == row.gold_present and row.value == row.gold_decoded  # both are empty where absent
-
-
 def _wrong(rows: Iterable[Row]) -> int:
-    return sum(not _right(row) for row in rows)
+    return sum(not row.right for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from backend.bundle import Bundle
@@ -10,7 +11,7 @@ from backend.dataset import Example, GoldSlot, read_examples
 from backend.errors import InputError
 from backend.metrics import Metrics, SlotRow, measure
 from backend.probe import Probe, SlotPrediction
-from backend.prompt import Prompt, PromptBuilder
+from backend.prompt import Prompt, PromptBuilder, Span
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeSpec
 from backend.runtimes.load import load_runtime
 from backend.schema import load_schemas
@@ -40,27 +41,54 @@ def predict_all(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class SlotLabel:
+    """Gold of one slot as predictions are compared with it; texts are empty where the slot is absent."""
+
+    slot: str
+    present: bool
+    tokens: Span | None  # prompt tokens that overlap the label's characters
+    chars: Span | None  # code points of the utterance
+    decoded: str  # text of the gold tokens
+    raw: str  # the label as the file has it
+
+
+def labels_of(gold: Sequence[GoldSlot], prompt: Prompt, builder: PromptBuilder) -> tuple[SlotLabel, ...]:
+    """Return the gold of every slot of a prompt, in slot order; raises `InputError` for a span that touches no token."""
+    by_slot = {g.slot: g for g in gold}
+    labels = []
+    for name in prompt.slot_names:
+        found = by_slot.get(name)
+        if found is None:
+            labels.append(SlotLabel(name, False, None, None, "", ""))
+        else:
+            tokens = prompt.token_span(found.chars)
+            labels.append(SlotLabel(name, True, tokens, found.chars, builder.decode_span(prompt, tokens), found.value))
+    return tuple(labels)
+
+
 def decoded_gold(gold: Sequence[GoldSlot], prompt: Prompt, builder: PromptBuilder) -> dict[str, tuple[str, str]]:
     """Return ``{slot: (text of the gold tokens, raw label)}``."""
-    return {g.slot: (builder.decode_span(prompt, prompt.token_span(g.chars)), g.value) for g in gold}
+    return {label.slot: (label.decoded, label.raw) for label in labels_of(gold, prompt, builder) if label.present}
+
+
+def slot_row(label: SlotLabel, prediction: SlotPrediction) -> SlotRow:
+    """Put a prediction beside its gold."""
+    return SlotRow(
+        gold_present=label.present,
+        present=prediction.present,
+        tokens_equal=label.tokens == prediction.pointer,
+        value=prediction.value or "",
+        gold_decoded=label.decoded,
+        gold_raw=label.raw,
+    )
 
 
 def slot_rows(
     example: Example, prompt: Prompt, slots: Sequence[SlotPrediction], builder: PromptBuilder
 ) -> Iterator[SlotRow]:
     """Yield one row a slot, in slot order."""
-    gold, decoded = {g.slot: g for g in example.gold}, decoded_gold(example.gold, prompt, builder)
-    for slot in slots:
-        label = gold.get(slot.slot)
-        text, raw = decoded.get(slot.slot, ("", ""))
-        yield SlotRow(
-            gold_present=label is not None,
-            present=slot.present,
-            tokens_equal=label is not None and prompt.token_span(label.chars) == slot.pointer,
-            value=slot.value or "",
-            gold_decoded=text,
-            gold_raw=raw,
-        )
+    yield from map(slot_row, labels_of(example.gold, prompt, builder), slots)
 
 
 def score(probe: Probe, runtime: Runtime, examples: Sequence[Example], prompts: Sequence[Prompt]) -> Metrics:

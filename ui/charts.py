@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from backend.flips import ThresholdCurve
 from backend.inference import RuntimeRun
-from backend.report import Report, toggles_text
+from backend.slices import Slice
+from backend.threshold import ThresholdCurve
 from ui.theme import runtime_style
 
 
@@ -35,35 +35,6 @@ def norms_by_token(runs: Sequence[tuple[int, RuntimeRun]], tokens: Sequence[str]
     return figure
 
 
-def matrix(report: Report) -> go.Figure:
-    """Draw exact match of every cell: runtimes across, toggles down, baseline leftmost."""
-    names = list(dict.fromkeys(cell.runtime for cell in report.cells))
-    toggles = list(dict.fromkeys((cell.normalize, cell.lora) for cell in report.cells))
-    found = {(c.runtime, (c.normalize, c.lora)): c.metrics.decoded for c in report.cells}
-    shares = [[found.get((name, t)) for name in names] for t in toggles]
-    percent = [[None if share is None else 100 * share for share in row] for row in shares]
-    figure = go.Figure(
-        go.Heatmap(
-            z=percent,
-            x=names,
-            y=[toggles_text(normalize, lora) for normalize, lora in toggles],
-            zmin=0,
-            zmax=100,
-            colorscale=[[0, "#d0645c"], [0.5, "#d9b64a"], [1, "#3aa17e"]],
-            text=[["-" if value is None else f"{value:.1f}" for value in row] for row in percent],
-            texttemplate="%{text} %",
-            textfont={"size": 14, "color": "#ffffff"},
-            hovertemplate="%{x}, %{y}: %{text} %<extra></extra>",
-            showscale=False,
-            xgap=3,
-            ygap=3,
-        )
-    )
-    figure.update_layout(height=70 + 55 * len(toggles), margin={"l": 8, "r": 8, "t": 8, "b": 8})
-    figure.update_yaxes(autorange="reversed")
-    return figure
-
-
 def threshold(name: str, curve: ThresholdCurve) -> go.Figure:
     """Draw presence accuracy against the shift of the null decision."""
     figure = go.Figure()
@@ -76,5 +47,43 @@ def threshold(name: str, curve: ThresholdCurve) -> go.Figure:
         margin={"l": 8, "r": 8, "t": 24, "b": 8},
         xaxis={"title": "present where the margin is above"},
         yaxis={"title": "presence accuracy, %"},
+    )
+    return figure
+
+
+def slices_chart(slices: Sequence[Slice]) -> go.Figure:
+    """Draw exact match of each slice with its interval, and the baseline's as a tick."""
+    shown = list(reversed(slices))  # the most damaged on top
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[100 * s.exact_match for s in shown],
+        y=[s.name for s in shown],
+        name="candidate, 95 %",
+        mode="markers",
+        marker={"color": "#3aa17e", "size": 9},
+        error_x={
+            "array": [100 * (s.ci95[1] - s.exact_match) for s in shown],
+            "arrayminus": [100 * (s.exact_match - s.ci95[0]) for s in shown],
+            "color": "#3aa17e",
+            "thickness": 1.5,
+        },
+        customdata=[[s.n, s.regressions, s.improvements] for s in shown],
+        hovertemplate="%{y}: %{x:.1f} %, n = %{customdata[0]}, %{customdata[1]} regressions, "
+        "%{customdata[2]} improvements<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[100 * s.baseline for s in shown],
+        y=[s.name for s in shown],
+        name="baseline",
+        mode="markers",
+        marker={"color": "#4c8fd6", "symbol": "line-ns-open", "size": 14, "line": {"width": 2}},
+        hovertemplate="%{y}: baseline %{x:.1f} %<extra></extra>",
+    )
+    figure.update_layout(
+        height=110 + 24 * len(shown),
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        xaxis={"title": "exact match, %"},
+        yaxis={"automargin": True, "type": "category"},
+        legend={"orientation": "h", "y": 1.08},
     )
     return figure

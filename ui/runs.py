@@ -1,16 +1,21 @@
 """Starting, watching and choosing evaluation runs."""
 
 import hashlib
+import os
 from datetime import datetime
 from pathlib import Path
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from backend import jobs
 from backend.errors import BackendError, InputError
-from backend.evaluation import Plan
+from backend.plan import Plan
 from backend.store import Run, Store
+from backend.store_path import data_files
 from ui.frame import Context, show_error
+
+_TABLES_S = 5.0  # between two looks at the tables of a run that goes on
 
 
 def new_run(context: Context, store: Store) -> None:
@@ -19,12 +24,24 @@ def new_run(context: Context, store: Store) -> None:
         names = [spec.name for spec in context.bundle.runtimes]
         chosen = st.pills("Runtimes", names, selection_mode="multi", default=names[:2], key="new-runtimes")
         upload = st.file_uploader("Dataset (JSONL, SQuAD v2 JSON or CSV; none: the bundle's)", key="upload")
-        left, right = st.columns(2, vertical_alignment="bottom")
+        files = data_files()
+        stored = None
+        if files:
+            stored = st.selectbox(
+                "or one of the data folder",
+                files,
+                index=None,
+                format_func=lambda path: path.name,
+                placeholder="choose a file",
+                key="data-file",
+            )
+        left, middle, right = st.columns(3, vertical_alignment="bottom")
         limit = left.number_input("At most this many examples", min_value=1, value=200, key="limit")
-        both = right.toggle("All toggle combinations", value=True, key="matrix-toggle")
+        both = middle.toggle("All toggle combinations", value=True, key="matrix-toggle")
+        skip_bad = right.checkbox("Leave bad rows out and count them", key="skip-bad")
         if st.button("Start", type="primary", key="start"):
             try:
-                dataset = _saved(upload, store.path.parent) if upload else context.bundle.dataset
+                dataset = _saved(upload, store.path.parent) if upload else stored or context.bundle.dataset
                 if dataset is None or not chosen:
                     raise InputError("Nothing to run", remedy="Choose a runtime and a dataset.")
                 plan = Plan(
@@ -34,6 +51,7 @@ def new_run(context: Context, store: Store) -> None:
                     normalizes=(False, True) if both else (False,),
                     dataset=dataset,
                     limit=int(limit),
+                    skip_bad=skip_bad,
                 )
                 with st.spinner("Checking every row of the dataset"):
                     st.session_state["run"] = jobs.start(store.path, plan)
@@ -49,29 +67,34 @@ def choose(store: Store) -> Run | None:
         return None
     if st.session_state.get("run") not in found:
         st.session_state["run"] = next(iter(found))
-    number = st.selectbox("Run", list(found), format_func=lambda i: _title(found[i]), key="run", bind="query-params")
+    number = st.selectbox("Run", list(found), format_func=lambda i: title(found[i]), key="run", bind="query-params")
     return found[number]
 
 
 def progress(store: Store, run: Run) -> None:
     """Draw how far a run is, once a second while it runs, and what can be done with it."""
     running = jobs.is_alive(run)
+    path = store.path  # a fragment runs after the page has closed its store
 
     @st.fragment(run_every=1 if running else None)
     def bar() -> None:
-        now = store_run(store.path, run.id)
-        left = f", {(now.total - now.done) / now.rate:.0f} s left" if now.rate and running else ""
-        st.progress(now.done / now.total, f"{now.state}: batch {now.done} of {now.total}{left}")
+        with Store(path) as own:
+            now = own.run(run.id)
+        alive = jobs.is_alive(now)
+        st.progress(now.done / now.total, _standing(now, alive=alive))
         if now.message:
             st.code(now.message, language=None, wrap_lines=True)
-        if running and not jobs.is_alive(now):
-            st.rerun()
+        fresh = now.created + _TABLES_S * ((datetime.now().timestamp() - now.created) // _TABLES_S)
+        due = now.done > run.done and datetime.now().timestamp() - fresh < 1
+        if running and (not alive or due):
+            st.rerun()  # the tables too
 
     bar()
+    if skipped := run.settings["skipped"]["count"]:
+        with st.expander(f"{skipped} bad rows left out", key="skipped"):
+            st.code("\n".join(run.settings["skipped"]["reasons"]), language=None, wrap_lines=True)
     with st.container(horizontal=True):
         if running:
-            if st.button("Refresh table", key="refresh"):
-                st.rerun()
             for label, wanted in (("Pause", "pause"), ("Cancel", "cancel")):
                 if st.button(label, key=wanted):
                     store.update(run.id, wanted=wanted)
@@ -85,22 +108,31 @@ def progress(store: Store, run: Run) -> None:
             st.rerun()
 
 
-def store_run(path: Path, run: int) -> Run:
-    """Read a run through a connection of its own: a fragment runs after the page has closed its store."""
-    with Store(path) as store:
-        return store.run(run)
+def _standing(run: Run, *, alive: bool) -> str:
+    """Return state, count, rate and what is left."""
+    interrupted = run.state == "running" and not alive
+    text = f"{'interrupted' if interrupted else run.state}: {run.done:,} of {run.total:,} prompts"
+    if alive and run.rate:
+        text += f", {run.rate:.0f} a second, {(run.total - run.done) / run.rate:.0f} s left"
+    return text
 
 
-def _title(run: Run) -> str:
+def title(run: Run) -> str:
+    """Return what tells a run from others."""
     when = datetime.fromtimestamp(run.created).strftime("%d %b %H:%M")
-    name = str(run.settings["dataset"]).rsplit("/", 1)[-1]
+    name = Path(str(run.settings["dataset"])).name
     return f"{run.id} · {when} · {name} · {', '.join(run.settings['runtimes'])} · {run.state}"
 
 
-def _saved(upload: object, folder: Path) -> Path:
+def _saved(upload: UploadedFile, folder: Path) -> Path:
     """Keep an uploaded set beside the store, under its digest: the run must find it again after a restart."""
     content, name = upload.getvalue(), Path(upload.name)
     path = folder / "uploads" / f"{hashlib.sha256(content).hexdigest()[:12]}{name.suffix or '.jsonl'}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(content)
+        part.replace(path)  # whole or not at all
+    except OSError as error:
+        raise InputError("The upload cannot be kept", found=str(error)[:120], remedy="Free some disk space.") from error
     return path

@@ -43,3 +43,16 @@ def _label(names: Sequence[str]) -> str:
 def plain(text: str) -> str:
     """Return an utterance as inert HTML."""
     return f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{escape(text)}</div>'
+
+
+def stored_lane(title: str, text: str, span: tuple[int, int] | None, *, slot: str, right: bool | None) -> str:
+    """Return inert HTML of one slot in one utterance; ``right`` is None for gold, whose span is outlined."""
+    mark = {None: "", True: "✓ ", False: "✗ "}[right]
+    heading = f'<div style="font-size:.85rem;opacity:.75">{mark}{escape(title)}</div>'
+    if span is None:
+        shown = f"{escape(text)} <i>(absent)</i>"
+    else:
+        start, end = span
+        middle = _piece(text[start:end], [] if right is None else [0], outlined=right is None)
+        shown = f"{escape(text[:start])}{middle}{_label([slot])}{escape(text[end:])}"
+    return f'{heading}<div style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.9">{shown}</div>'

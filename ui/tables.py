@@ -1,16 +1,40 @@
-"""Tables of an evaluation."""
+"""The tables and plots of a whole run: matrix, metric ladder, paired comparisons, downloads."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
-from backend.flips import Flip
-from backend.report import Report, toggles_text
-from backend.store import Store
-from ui.spans import plain
+from backend import report_figures
+from backend.export import export_rows
+from backend.report import Report, as_json, toggles_text, verdict_text
+from backend.report_html import as_html
+from backend.store import Run, Store
+
+_KINDS = {"CSV": ".csv", "JSON": ".json", "Parquet": ".parquet"}
+
+
+def matrix(report: Report) -> None:
+    """Draw exact match of every cell; a click on one makes it the candidate of what is below."""
+    st.subheader("Exact match")
+    st.plotly_chart(
+        report_figures.matrix(report),
+        key="matrix",
+        on_select=_take_cell,
+        selection_mode="points",
+        config={"displayModeBar": False},
+    )
+    st.caption(f"{report.n_examples:,} examples, baseline leftmost. Click a cell to see its flips below.")
+
+
+def _take_cell() -> None:
+    """Make the clicked cell's runtime the candidate, and its toggles those of the flips."""
+    for point in st.session_state["matrix"]["selection"]["points"][:1]:
+        runtime, normalize, lora = point["customdata"]
+        st.session_state["cell"] = toggles_text(bool(normalize), bool(lora))
+        if runtime != st.session_state.get("baseline"):
+            st.session_state["candidate"] = runtime
 
 
 def ladder(report: Report) -> None:
@@ -32,6 +56,8 @@ def ladder(report: Report) -> None:
                 "best possible raw": m.oracle_raw,
                 "F1": m.f1,
                 "presence": m.presence_accuracy,
+                "precision": m.presence_precision,
+                "recall": m.presence_recall,
                 "all slots": m.all_slot_accuracy,
                 "n present": m.n_present,
                 "n slots": m.n_slots,
@@ -49,13 +75,12 @@ def pairs(report: Report) -> None:
         {
             "candidate": f"{p.candidate} against {p.baseline}",
             "toggles": toggles_text(p.normalize, p.lora),
-            "points": round(100 * p.comparison.delta, 2),
-            "regressions": p.regressions,
-            "improvements": p.improvements,
-            "McNemar p": round(p.p, 4),
-            f"no worse than {100 * p.comparison.margin:g} points": str(p.comparison.verdict)
-            + (f", about {p.comparison.n_needed} slots needed" if p.comparison.n_needed else ""),
-            "n": p.comparison.n,
+            "points": round(100 * p.flipped.comparison.delta, 2),
+            "regressions": p.flipped.regressions,
+            "improvements": p.flipped.improvements,
+            "McNemar p": round(p.flipped.p, 4),
+            f"no worse than {100 * p.flipped.comparison.margin:g} points": verdict_text(p.flipped.comparison),
+            "n": p.flipped.comparison.n,
         }
         for p in report.pairs
     ]
@@ -63,45 +88,28 @@ def pairs(report: Report) -> None:
         st.dataframe(pd.DataFrame(rows), hide_index=True, key="pairs")
 
 
-def flips(found: Sequence[Flip]) -> None:
-    """Draw the slots; a click on a row opens its example below."""
-    if not found:
-        st.caption("None.")
-        return
-    rows = [
-        {
-            "example": flip.candidate.example,
-            "function": flip.candidate.function,
-            "slot": flip.candidate.slot,
-            "gold": flip.candidate.gold_decoded if flip.candidate.gold_present else "(absent)",
-            "baseline": _value(flip.baseline.present, flip.baseline.value, flip.baseline_right),
-            "candidate": _value(flip.candidate.present, flip.candidate.value, flip.candidate_right),
-            "margin": round(flip.margin, 3),
-        }
-        for flip in found
-    ]
-    event = st.dataframe(
-        pd.DataFrame(rows), hide_index=True, on_select="rerun", selection_mode="single-row", key="flips", height=260
-    )
-    st.caption(f"{len(found)} slots. Small margins are near ties. Click a row to open its example.")
-    for index in event.selection.rows[:1]:
-        row = found[index].candidate
-        with st.container(border=True, key="opened"):
-            st.html(plain(row.utterance))
-            label = row.gold_raw if row.gold_present else "(absent)"
-            st.code(f"{row.function}.{row.slot}: gold {label!r}", language=None, wrap_lines=True)
+def downloads(store: Store, run: Run, report: Report) -> None:
+    """Offer the report and all rows; each is made only when somebody asks for it."""
+    st.subheader("Take it with you")
+    path = store.path  # the page's own connection is closed by the time of a click
+
+    def page() -> str:
+        with Store(path) as own:
+            return as_html(own, report)
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.download_button("HTML report", page, f"run-{run.id}.html", "text/html", key="html")
+        kind = st.selectbox("All rows as", list(_KINDS), key="rows-as", width=140)
+        st.download_button(
+            "Rows", lambda: _rows(path, run.id, _KINDS[kind]), f"run-{run.id}{_KINDS[kind]}", key="rows-file"
+        )
+    with st.expander("The result as JSON", on_change="rerun", key="json") as opened:
+        if opened.open:
+            st.json(as_json(report))
 
 
-def downloads(store: Store, run: int) -> None:
-    """Offer all rows; made only when asked for."""
-    kinds = {"CSV": ".csv", "JSON": ".json", "Parquet": ".parquet"}
-    kind = st.selectbox("Download all rows as", list(kinds), index=None, placeholder="choose a format", key="rows-as")
-    if kind:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"run-{run}{kinds[kind]}"
-            store.export(run, path)
-            st.download_button(f"Save {path.name}", path.read_bytes(), path.name, key="rows-file")
-
-
-def _value(present: bool, value: str, right: bool) -> str:
-    return f"{'✓' if right else '✗'} {value if present else '(absent)'}"
+def _rows(path: Path, run: int, suffix: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder, Store(path) as own:
+        made = Path(folder) / f"run{suffix}"
+        export_rows(own, run, made)
+        return made.read_bytes()

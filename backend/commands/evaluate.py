@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from backend.bundle import Bundle, load_bundle
+from backend.bundle import load_bundle
 from backend.commands import arguments as shared
 from backend.dataset import Format
 from backend.errors import BackendError, CheckFailed, InputError, PrerequisiteError
-from backend.evaluation import Plan, Progress, begin, carry_on, check_resumable
+from backend.evaluation import Progress, begin, carry_on, check_resumable
+from backend.plan import Plan
 from backend.pool import Pool
-from backend.report import as_html, as_json, as_text, make_report
+from backend.report import as_json, as_text, make_report
+from backend.report_html import as_html
 from backend.statistics import Verdict
 from backend.store import Store
 from backend.store_path import default_store
@@ -26,10 +28,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="measure exact match on a dataset")
     shared.add_bundle(parser)
     shared.add_runtimes(parser)
-    parser.add_argument("--dataset", type=Path, help="default: the bundle's evaluation set")
-    parser.add_argument("--format", choices=list(Format), help="default: by suffix")
+    shared.add_dataset(parser)
     parser.add_argument("--matrix", action="store_true", help="both toggles on and off, not only LoRA on and L2 off")
-    parser.add_argument("--limit", type=int, help="examples to take from the start of the dataset")
     parser.add_argument("--store", type=Path, default=default_store(), help="SQLite file for rows")
     parser.add_argument("--resume", type=int, metavar="RUN", help="go on with a run that was stopped")
     parser.add_argument("--baseline", metavar="NAME", help="default: the first runtime")
@@ -53,11 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
             raise PrerequisiteError(f"Run {number} is {state}", remedy=f"Go on with --resume {number}.")
         margin = arguments.max_drop if arguments.max_drop is not None else 1.0
         report = make_report(store, number, baseline=arguments.baseline, margin=margin / 100)
+        page = as_html(store, report) if arguments.html is not None else ""
     if arguments.html is not None:
-        arguments.html.write_text(as_html(report), encoding="utf-8")
+        arguments.html.write_text(page, encoding="utf-8")
     print(json.dumps(as_json(report), ensure_ascii=False, indent=2) if arguments.json else as_text(report))
     asked = [pair for pair in report.pairs if pair.lora and not pair.normalize]
-    failed = arguments.max_drop is not None and any(p.comparison.verdict is not Verdict.YES for p in asked)
+    failed = arguments.max_drop is not None and any(p.flipped.comparison.verdict is not Verdict.YES for p in asked)
     return CheckFailed.exit_code if failed else 0
 
 
@@ -69,9 +70,10 @@ def _new(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
         specs=tuple(shared.chosen(bundle, arguments.runtime)),
         loras=(True, False) if arguments.matrix else (True,),
         normalizes=both,
-        dataset=_dataset(bundle, arguments.dataset),
+        dataset=shared.dataset_of(bundle, arguments.dataset),
         format=Format(arguments.format) if arguments.format else None,
         limit=arguments.limit,
+        skip_bad=arguments.skip_bad,
     )
     if arguments.baseline is not None and arguments.baseline not in [spec.name for spec in plan.specs]:
         raise InputError("The baseline is not evaluated", found=arguments.baseline, remedy="Add it with --runtime.")
@@ -82,14 +84,6 @@ def _resumed(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
     plan = Plan.from_settings(store.run(arguments.resume).settings)
     check_resumable(store, arguments.resume, plan)
     return arguments.resume, plan
-
-
-def _dataset(bundle: Bundle, named: Path | None) -> Path:
-    if named is not None:
-        return named.resolve()
-    if bundle.dataset is None:
-        raise InputError("The bundle has no evaluation set", remedy="Name one with --dataset.")
-    return bundle.dataset.resolve()
 
 
 def _show(progress: Progress) -> None:

@@ -21,6 +21,10 @@ def load_runtime(spec: RuntimeSpec, *, stop: threading.Event | None = None) -> R
         from backend.runtimes.hf import HFRuntime
 
         return HFRuntime.load(spec)
+    if spec.engine is Engine.RECORDED:
+        from backend.runtimes.recorded import RecordedRuntime
+
+        return RecordedRuntime.load(spec)
     from backend.runtimes.vllm import VLLMRuntime
 
     return VLLMRuntime.connect(spec) if spec.urls else VLLMRuntime.start(spec, log_dir=LOG_DIR, stop=stop)
