@@ -20,9 +20,9 @@ from backend.dataset import file_sha256
 from backend.diagnosis import Arm, diagnose
 from backend.diagnosis_types import Cause
 from backend.errors import BackendError, InputError
+from backend.fingerprint import fingerprint
 from backend.flips import Flip as StoredFlip
 from backend.flips import Show, cell_pair, list_flips, measure_movement
-from backend.fingerprint import fingerprint
 from backend.health import check_spec
 from backend.pool import Pool
 from backend.probe import Probe

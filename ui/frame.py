@@ -9,9 +9,10 @@ import streamlit as st
 
 from backend.bundle import Bundle, load_bundle
 from backend.bundles import list_bundles
-from backend.errors import BackendError
+from backend.errors import BackendError, PrerequisiteError
 from backend.pool import Pool, State
 from backend.probe import Probe
+from backend.recorded import can_load_models, configured
 from backend.schema import FunctionSchema, load_schemas
 from ui.theme import runtime_colour
 
@@ -51,13 +52,21 @@ def _pool() -> Pool:
 
 @st.cache_resource(show_spinner="Loading tokenizer and heads: a few seconds, once")
 def _probe(folder: str) -> Probe:
+    if not can_load_models():
+        raise PrerequisiteError(
+            "This page loads a model, and torch or transformers is not installed",
+            remedy="Install requirements.txt, or name a file of `python -m backend record` in PROBE_PARITY_RECORDING.",
+        )
     return load_bundle(Path(folder)).load_probe()
 
 
-def page(title: str, *, intro: Callable[[Context], None] = lambda _: None) -> Context:
+def page(title: str, *, intro: Callable[[Context], None] = lambda _: None, needs_probe: bool = True) -> Context:
     """Set the page up and draw the sidebar; a bundle that cannot be read ends the script with what to do.
 
-    ``intro`` draws what needs no model, before one is loaded.
+    Args:
+        title: of the page.
+        intro: draws what needs no model, before one is loaded.
+        needs_probe: whether the page asks a model. With a recording in its place, such a page shows that, and ends.
     """
     st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="≡", layout="wide")
     with st.sidebar:
@@ -67,15 +76,34 @@ def page(title: str, *, intro: Callable[[Context], None] = lambda _: None) -> Co
             st.page_link(path, label=label, icon=icon)
     try:
         context = _context(str(folder))
-        with st.sidebar:
-            _chips(context)
+        recording = configured(folder)
+        if recording is None:
+            with st.sidebar:
+                _chips(context)
         st.title(title)
+        if recording is not None:
+            _recorded(recording, title, needs_probe=needs_probe)
         intro(context)
-        _ = context.probe
+        if needs_probe and recording is None:
+            _ = context.probe
     except BackendError as error:
         show_error(error)
         st.stop()
     return context
+
+
+def _recorded(recording: Path, title: str, *, needs_probe: bool) -> None:
+    """Draw the recording where a page would ask a model."""
+    from ui import recorded
+
+    recorded.notice(recording)
+    if not needs_probe:
+        return
+    if title == "Playground":
+        recorded.playground(recording)
+    else:
+        st.info("This page asks live runtimes. A recording answers the Playground.", icon=":material/radio_button_checked:")
+    st.stop()
 
 
 def _bundle() -> Path:
