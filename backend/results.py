@@ -70,6 +70,7 @@ class Results:
     dataset: str
     n_examples: int
     versions: str
+    machine: str  # where it was measured
     figures: tuple[Figure, ...]
     failures: tuple[Failure, ...]
 
@@ -87,8 +88,13 @@ class Change:
     after: str | None
 
 
-def results_of(store: Store, run: int) -> Results:
+def results_of(store: Store, run: int, *, machine: str) -> Results:
     """Count a finished run and choose the example that shows each failure best.
+
+    Args:
+        store: where the run is.
+        run: its number.
+        machine: where it ran, in words.
 
     Raises:
         InputError: no such run, no rows yet, or a run without ``--matrix``.
@@ -103,6 +109,7 @@ def results_of(store: Store, run: int) -> Results:
         dataset=report["dataset"]["name"],
         n_examples=report["dataset"]["n_examples"],
         versions=found.fingerprint["versions"],
+        machine=machine,
         figures=tuple(cells),
         failures=tuple(_failures(_by_example(store.rows(run), baseline))),
     )

@@ -118,7 +118,7 @@ def _end() -> None:
 
 
 def _source(results: Results) -> str:
-    return f"Measured on {results.dataset}, {results.n_examples:,} examples; n: slots present in gold. {results.versions}."
+    return f"Measured on {results.dataset}, {results.n_examples:,} examples, {results.machine}; n: present slots."
 
 
 def _value(value: str | None) -> str:
