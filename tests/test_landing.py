@@ -13,8 +13,8 @@ from tests.test_playground import page  # noqa: F401  its first runtime is loade
 TRAINED = ForwardOptions()
 
 
-def _html(page):
-    return "".join(block.proto.body for block in page.get("html"))
+def _html(shown):
+    return "".join(block.proto.body for block in shown.get("html"))
 
 
 def test_figures_of_the_bundle_are_shown(page):  # noqa: F811

@@ -41,7 +41,7 @@ def show(context: Context) -> None:
             st.caption(_source(results))
             _cards(results, names)
         st.markdown("**Your own bundle**: base, adapter and heads in one folder, described and checked by")
-        st.code("python -m backend bundle init my-bundle --base meta-llama/Llama-3.1-8B-Instruct", language="sh")
+        st.markdown("```sh\npython -m backend bundle init my-bundle --base meta-llama/Llama-3.1-8B-Instruct\n```")
         st.caption("Then `PROBE_PARITY_BUNDLE=my-bundle make run`, or `PROBE_PARITY_BUNDLES` for a folder of several.")
 
 
