@@ -74,13 +74,13 @@ def page(title: str, *, intro: Callable[[Context], None] = lambda _: None, needs
         folder = _bundle()
         for path, label, icon in PAGES:
             st.page_link(path, label=label, icon=icon)
+    st.title(title)  # also above an error
     try:
         context = _context(str(folder))
         recording = configured(folder)
         if recording is None:
             with st.sidebar:
                 _chips(context)
-        st.title(title)
         if recording is not None:
             _recorded(recording, title, needs_probe=needs_probe)
         intro(context)
