@@ -12,11 +12,11 @@ from typing import Any
 
 from backend import strict_json
 from backend.errors import InputError
+from backend.json_stream import stream_list
 from backend.prompt import Span, check_utterance
 from backend.schema import FunctionSchema, get_schema
 
 MAX_LINE_BYTES = 2 * 2**20
-_MAX_SQUAD_BYTES = 200 * 2**20  # SQuAD is one JSON object and cannot be read by lines
 
 
 class Format(StrEnum):
@@ -160,17 +160,8 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 
 
 def _squad_rows(path: Path) -> _Rows:
-    """SQuAD v2: a question's id is ``EXAMPLE/FUNCTION/SLOT`` or its text names the slot and the title the function."""
-    try:
-        if path.stat().st_size > _MAX_SQUAD_BYTES:
-            raise InputError(f"{path.name} is too large for one JSON object", remedy="Convert it to JSONL.")
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    document = strict_json.load(path)
-    articles = document.get("data") if isinstance(document, Mapping) else None
-    if not isinstance(articles, list):
-        raise InputError(f'{path.name} is not SQuAD: no list named "data"', remedy="Use SQuAD v2 JSON.")
-    for a, article in enumerate(articles):
+    """SQuAD v2, article by article: the title names the function, a question's text the slot."""
+    for a, article in enumerate(stream_list(path, "data")):
         paragraphs = article.get("paragraphs") if isinstance(article, Mapping) else None
         for p, paragraph in enumerate(paragraphs if isinstance(paragraphs, list) else [None]):
             where = f"data[{a}].paragraphs[{p}]"

@@ -52,11 +52,12 @@ class Flip:
 
     @property
     def margin(self) -> float:
-        """Return the baseline's margin of the decision that comes first: presence, else the closer end of the span."""
+        """Return the baseline's margin of the first decision that came out otherwise: presence, start, else end."""
         row = self.baseline
         if row.present != self.candidate.present or not row.present:
             return abs(row.null_present - row.null_absent)
-        return min((m for m in (row.start_margin, row.end_margin) if m is not None), default=float("inf"))
+        found = row.start_margin if row.char_start != self.candidate.char_start else row.end_margin
+        return float("inf") if found is None else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,10 @@ def list_flips(
     return Flips(tuple(flips), total, near or 0, movement)
 
 
-# presence flipped with a margin beyond the usual movement, or an end of the pointer that moved did
+# The first decision that came out otherwise had a margin beyond the usual movement. The end is judged only where the start
+# stayed: upstream's decoding moves the end to the start where it would lie before it.
 _UNEXPLAINED = """CASE WHEN b.present <> a.present THEN abs(b.null_present - b.null_absent) > ?1
-  ELSE (b.char_start <> a.char_start AND b.start_margin > ?2) OR (b.char_end <> a.char_end AND b.end_margin > ?3) END"""
+  WHEN b.char_start <> a.char_start THEN b.start_margin > ?2 ELSE b.end_margin > ?3 END"""
 
 
 def measure_movement(store: Store, pair: tuple[int, int]) -> Movement:

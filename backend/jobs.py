@@ -24,7 +24,7 @@ def start(store_path: Path, plan: Plan) -> int:
 def resume(store_path: Path, run: int) -> None:
     """Start a process that goes on with a run; what goes wrong there is written to the run's message."""
     with Store(store_path) as store:
-        store.update(run, state="running", wanted="run", message="")
+        store.update(run, state="running", wanted="run", message="", pid=None)
         log = (store_path.parent / f"run-{run}.log").open("ab")
     with log:
         process = subprocess.Popen(

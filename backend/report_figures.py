@@ -32,10 +32,13 @@ def matrix(report: Report) -> Figure:
         marker={"symbol": "square", "size": 44, "color": "#ffffff", "opacity": 0},
         selected={"marker": {"opacity": 0.25}},
         unselected={"marker": {"opacity": 0}},
-        hoverinfo="skip",
+        text=[figure.data[0].text[row][column] for row in range(len(toggles)) for column in range(len(names))],
+        hovertemplate="%{x}, %{y}: %{text}<extra></extra>",
         showlegend=False,
     )
+    figure.data[0].hoverinfo = "skip"
     figure.update_layout(height=70 + 55 * len(toggles), clickmode="event+select", dragmode=False)
+    figure.update_layout(hovermode="closest", hoverdistance=-1)  # a click anywhere in a cell hits its marker
     return figure
 
 

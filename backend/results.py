@@ -37,6 +37,9 @@ class Figure:
     raw: float | None  # against the raw label string
     presence: float
     n: int  # slots present in gold
+    regressions: int | None = None  # against the baseline; None for itself
+    improvements: int | None = None
+    no_worse: str = ""  # than the baseline by a point, at 95 %: yes, no, not enough data
 
     @property
     def options(self) -> ForwardOptions:
@@ -101,7 +104,7 @@ def results_of(store: Store, run: int, *, machine: str) -> Results:
     """
     report = as_json(make_report(store, run))
     found = store.run(run)
-    cells = [_figure(cell) for cell in report["cells"]]
+    cells = [_figure(cell, report["pairs"]) for cell in report["cells"]]
     baseline = str(found.settings["runtimes"][0])
     if not {(True, True), (False, False)} <= {(c.normalize, c.lora) for c in cells if c.runtime == baseline}:
         raise InputError(f"Run {run} has only one pair of toggles", remedy="Evaluate with --matrix.")
@@ -138,8 +141,10 @@ def changes(before: Iterable[SlotPrediction], after: Iterable[SlotPrediction]) -
     return tuple(Change(a.slot, a.value, b.value) for a, b in pairs if a.value != b.value)
 
 
-def _figure(cell: Mapping[str, Any]) -> Figure:
+def _figure(cell: Mapping[str, Any], pairs: Iterable[Mapping[str, Any]]) -> Figure:
     low, high = cell["ci95"] or (None, None)
+    key = (cell["runtime"], cell["normalize"], cell["lora"])
+    pair: Mapping[str, Any] = next((p for p in pairs if (p["candidate"], p["normalize"], p["lora"]) == key), {})
     return Figure(
         runtime=cell["runtime"],
         normalize=cell["normalize"],
@@ -150,6 +155,9 @@ def _figure(cell: Mapping[str, Any]) -> Figure:
         raw=cell["exact_match"]["raw"],
         presence=cell["presence_accuracy"],
         n=cell["n_present"],
+        regressions=pair.get("regressions"),
+        improvements=pair.get("improvements"),
+        no_worse=pair.get("non_inferior", ""),
     )
 
 

@@ -202,16 +202,24 @@ class Store:
             self._db.execute("DELETE FROM runs WHERE id = ?", (run,))
 
     def _create_tables(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == VERSION:
+        if self._version() == VERSION:
             return
-        if self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
-            raise PrerequisiteError(
-                f"{self.path.name} was written by another version of this program",
-                found=f"version {version} of its tables, this one has {VERSION}",
-                remedy="Move the file away, or name another one with --store or PROBE_PARITY_STORE.",
-            )
-        self._db.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        with self._transaction():
+            version = self._version()
+            if version == VERSION:
+                return  # another process was faster
+            if self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
+                raise PrerequisiteError(
+                    f"{self.path.name} was written by another version of this program",
+                    found=f"version {version} of its tables, this one has {VERSION}",
+                    remedy="Move the file away, or name another one with --store or PROBE_PARITY_STORE.",
+                )
+            for statement in filter(str.strip, TABLES.split(";")):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def _runs(self, rest: str, values: tuple[object, ...]) -> Iterator[Run]:
         names = [field.name for field in fields(Run)]

@@ -1,6 +1,6 @@
 """How long a newcomer looks at nothing: ``python -m benchmarks.first_look``, on an idle machine.
 
-A fresh server, a fresh browser: seconds from opening the page to the introduction's table, and to the first lane with marks.
+A fresh server, a fresh browser: seconds from opening the page to the introduction's table, and to the first marked lane.
 Then a second browser window on the same server, where everything is imported and loaded.
 """
 

@@ -1,9 +1,9 @@
 """The Evaluate page on a large stored run, in a real browser: ``python -m benchmarks.page [--rows N] [--shots DIR]``.
 
 A run of N stored rows (four runtimes, 16 cells) is written by real evaluations of a synthetic set; then the app is started
-and Debian's chromium opens the page in fresh sessions. First paint: from navigation until matrix and flips are drawn and
-the script is idle, in a session of its own; the first of them finds nothing counted yet. Rerun: from a click on another
-filter until the page is idle again.
+and Debian's chromium opens the page. First paint: from navigation until matrix and flips are drawn and the script is idle,
+in a session of its own; the first of them finds nothing counted yet. Rerun: from a click on another filter until the
+page is idle again.
 """
 
 from __future__ import annotations

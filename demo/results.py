@@ -46,8 +46,8 @@ def table(results: Results) -> str:
     rows = [figure for figure in results.figures if figure.lora]
     lines = [
         BEGIN,
-        "| runtime | L2 | exact match (95 % interval) | against the raw label | presence | n |",
-        "|---|---|---|---|---|---|",
+        "| runtime | L2 | exact match (95 % interval) | against the raw label | presence | n | against the first |",
+        "|---|---|---|---|---|---|---|",
         *(_row(figure) for figure in rows),
         "",
         f"{results.dataset}, {results.n_examples:,} examples; n: present slots; {results.machine}; {results.versions}. "
@@ -61,7 +61,15 @@ def _row(figure: Figure) -> str:
     share, low, high, raw = (_percent(v) for v in (figure.exact_match, figure.low, figure.high, figure.raw))
     toggle = "on" if figure.normalize else "off"
     presence = _percent(figure.presence)
-    return f"| {figure.runtime} | {toggle} | {share} % ({low} - {high}) | {raw} % | {presence} % | {figure.n:,} |"
+    cells = [figure.runtime, toggle, f"{share} % ({low} - {high})", f"{raw} %", f"{presence} %", f"{figure.n:,}"]
+    return f"| {' | '.join([*cells, _against(figure)])} |"
+
+
+def _against(figure: Figure) -> str:
+    if figure.regressions is None:
+        return ""
+    flips = f"{figure.regressions} regressions, {figure.improvements} improvements"
+    return f"{flips}; no worse by a point: {figure.no_worse}"
 
 
 def _without(results: Results) -> str:

@@ -55,14 +55,15 @@ def test_questions_take_what_was_found_on_a_bare_return(capsys, folder, monkeypa
 
 
 def test_servers_become_runtimes(folder):
-    urls = ["http://one:8000", "http://two:8000"]
+    urls = ["http://127.0.0.1:8001", "http://127.0.0.1:8002"]
     code = main(["bundle", "init", str(folder), "--server", urls[0], "--server", urls[1], "--served-model", "llama"])
     assert code == 0
     spec = load_bundle(folder).runtime("vllm-fp16")
     assert (spec.engine, list(spec.urls), spec.remote_model) == (Engine.VLLM, urls, "llama")
 
 
-def test_files_elsewhere_and_odd_names_are_written_as_toml(folder, tmp_path):
+def test_files_elsewhere_and_odd_names_are_written_as_toml(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PROBE_PARITY_ROOTS", str(tmp_path))
     odd = tmp_path / 'he"ads é.pt'
     shutil.move(folder / "probe_heads.pt", odd)
     assert main(["bundle", "init", str(folder), "--heads", str(odd)]) == 0

@@ -51,7 +51,7 @@ def test_documents_have_commands():
 def test_every_command_is_real(document, line, capsys, tmp_path, monkeypatch):
     words = shlex.split(line)
     while "=" in words[0]:
-        assert words.pop(0).split("=")[0] in ("PROBE_PARITY_BUNDLE", "PROBE_PARITY_BUNDLES", "PROBE_PARITY_RECORDING")
+        assert words.pop(0).split("=")[0].removeprefix("PROBE_PARITY_") in ("BUNDLE", "BUNDLES", "RECORDING", "SERVERS")
     if words[0] == "make":
         subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
     elif words[:2] == ["vllm", "serve"]:
@@ -59,6 +59,8 @@ def test_every_command_is_real(document, line, capsys, tmp_path, monkeypatch):
         assert {word[2:].replace("-", "_") for word in words if word.startswith("--")} <= known
     elif words[:3] == ["python", "-m", "backend"]:
         backend(words[3:], capsys, tmp_path, monkeypatch)
+    elif words[:2] == ["python", "-m"] and words[2].startswith(("benchmarks.", "demo.")):
+        assert (ROOT / (words[2].replace(".", "/") + ".py")).is_file()  # minutes each
     elif words[:3] == ["python", "-m", "pytest"]:
         pass  # the file is made by `passport`; tests/test_passport.py runs such a one
     else:

@@ -83,13 +83,19 @@ def test_what_it_does_not_hold_is_named(folder):
     assert "hf-fp32 with LoRA on" in refused.value.remedy
 
 
-@pytest.mark.parametrize("at", [0.02, 0.5, 0.98])
-def test_a_changed_byte_is_noticed(folder, tmp_path, at):
-    data = bytearray((folder / "tiny.recording").read_bytes())
-    data[int(at * len(data))] ^= 1
-    (tmp_path / "bad.recording").write_bytes(data)
+def test_a_changed_byte_is_noticed_in_every_member(folder, tmp_path):
+    whole = (folder / "tiny.recording").read_bytes()
+    places = Recording(folder / "tiny.recording")._places
+    assert len(places) == 4 + 2 * 4  # of two arms
+    for start, size in places.values():
+        data = bytearray(whole)
+        data[start + size // 2] ^= 1
+        (tmp_path / "bad.recording").write_bytes(data)
+        with pytest.raises(BundleError, match="not a recording that can be used"):
+            Recording(tmp_path / "bad.recording")
+    (tmp_path / "cut.recording").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BundleError, match="not a recording that can be used"):
-        Recording(tmp_path / "bad.recording")
+        Recording(tmp_path / "cut.recording")
 
 
 def test_other_files_are_refused(tmp_path):

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from backend.inference import RuntimeRun
 from backend.slices import Slice
 from backend.threshold import ThresholdCurve
-from ui.theme import runtime_style
+from ui.theme import runtime_colour, runtime_style
 
 
 def norms_by_token(runs: Sequence[tuple[int, RuntimeRun]], tokens: Sequence[str]) -> go.Figure:
@@ -35,18 +35,34 @@ def norms_by_token(runs: Sequence[tuple[int, RuntimeRun]], tokens: Sequence[str]
     return figure
 
 
-def threshold(name: str, curve: ThresholdCurve) -> go.Figure:
-    """Draw presence accuracy against the shift of the null decision."""
+def threshold(curves: Sequence[tuple[int, str, ThresholdCurve]]) -> go.Figure:
+    """Draw presence accuracy against the shift of the null decision; ``curves`` are (place in the run, runtime, curve)."""
     figure = go.Figure()
-    figure.add_scatter(x=list(curve.shifts), y=[100 * a for a in curve.accuracy], name=name, line={"color": "#4c8fd6"})
+    for index, name, curve in curves:
+        colour = runtime_colour(index)
+        figure.add_scatter(
+            x=list(curve.shifts),
+            y=[100 * accuracy for accuracy in curve.accuracy],
+            name=name,
+            mode="lines",
+            line={"color": colour},
+            hovertemplate="%{x:+.2f}: %{y:.2f} %<extra>" + name + "</extra>",
+        )
+        figure.add_scatter(
+            x=[curve.best_shift],
+            y=[100 * curve.best_accuracy],
+            name=f"{name}: best {100 * curve.best_accuracy:.1f} % at {curve.best_shift:+.2f}",
+            mode="markers",
+            marker={"color": colour, "size": 10, "symbol": "diamond"},
+            hoverinfo="skip",
+        )
     figure.add_vline(x=0, line={"dash": "dot", "color": "#7f87a8"}, annotation_text="now")
-    best = f"best {100 * curve.best_accuracy:.1f} %"
-    figure.add_vline(x=curve.best_shift, line={"color": "#3aa17e"}, annotation_text=best)
     figure.update_layout(
-        height=240,
+        height=320,
         margin={"l": 8, "r": 8, "t": 24, "b": 8},
-        xaxis={"title": "present where the margin is above"},
+        xaxis={"title": "present where the margin is above, logits"},
         yaxis={"title": "presence accuracy, %"},
+        legend={"orientation": "h", "y": -0.25},
     )
     return figure
 

@@ -1,5 +1,7 @@
 """What lies behind one cell: flips, slices, agreement, null threshold, and why raw labels score lower."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -24,11 +26,11 @@ def draw(store: Store, run: Run, report: Report) -> None:
     names = list(dict.fromkeys(cell.runtime for cell in report.cells))
     cells = {toggles_text(c.normalize, c.lora): (c.normalize, c.lora) for c in report.cells}
     left, middle = st.columns(2)
-    baseline = left.selectbox("Baseline", list(run.settings["runtimes"]), key="baseline")
+    _keep("baseline", run.settings["runtimes"])
+    baseline = left.selectbox("Baseline", run.settings["runtimes"], key="baseline")
     others = [name for name in names if name != baseline] or names
-    for key, options in (("candidate", others), ("cell", list(cells))):
-        if st.session_state.get(key) not in options:
-            st.session_state[key] = options[0]  # of another run, or the baseline by now
+    _keep("candidate", others)
+    _keep("cell", list(cells))
     candidate = middle.selectbox("Candidate", others, key="candidate")
     toggles = cells[st.segmented_control("Toggles", list(cells), required=True, key="cell")]
     view = st.segmented_control("View", _VIEWS, default=_VIEWS[0], required=True, key="view")
@@ -36,8 +38,10 @@ def draw(store: Store, run: Run, report: Report) -> None:
     if view == "Agreement":
         _agreement(key, toggles)
     elif view == "Null threshold":
-        cell = store.cells(run.id)[CellKey(candidate, *toggles)]
-        st.plotly_chart(threshold(candidate, results.threshold_of(key, cell)), key="threshold")
+        there = [cell.runtime for cell in report.cells if (cell.normalize, cell.lora) == toggles]
+        ids, runtimes = store.cells(run.id), run.settings["runtimes"]
+        curves = [(runtimes.index(n), n, results.threshold_of(key, ids[CellKey(n, *toggles)])) for n in there]
+        st.plotly_chart(threshold(curves), key="threshold")
     elif view == "Raw labels":
         _raw_labels(key)
     else:
@@ -46,6 +50,12 @@ def draw(store: Store, run: Run, report: Report) -> None:
             _slices(key, pair)
         else:
             _flips(run, key, pair, toggles)
+
+
+def _keep(key: str, options: Sequence[str]) -> None:
+    """Keep what was chosen where this run has it; a choice may be of another run, or be the baseline by now."""
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = options[0]
 
 
 def _flips(run: Run, key: results.Key, pair: tuple[int, int], toggles: tuple[bool, bool]) -> None:

@@ -59,7 +59,7 @@ def _compared(cell: Compared, before: int, after: int) -> dict[str, object]:
         row |= {
             "regressions": flipped.regressions,
             "improvements": flipped.improvements,
-            "McNemar p": round(flipped.p, 4),
+            "McNemar p": f"{flipped.p:.2g}",
             f"no worse than {100 * flipped.comparison.margin:g} points": verdict_text(flipped.comparison),
             "n": flipped.comparison.n,
         }

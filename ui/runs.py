@@ -90,6 +90,10 @@ def progress(store: Store, run: Run) -> None:
             st.rerun()  # the tables too
 
     bar()
+    if run.state == "running" and not running:
+        st.caption(
+            f"Its process is gone; what it wrote is in run-{run.id}.log beside the store. Resume goes on where it was."
+        )
     if skipped := run.settings["skipped"]["count"]:
         with st.expander(f"{skipped} bad rows left out", key="skipped"):
             st.code("\n".join(run.settings["skipped"]["reasons"]), language=None, wrap_lines=True)
@@ -118,21 +122,24 @@ def _standing(run: Run, *, alive: bool) -> str:
 
 
 def title(run: Run) -> str:
-    """Return what tells a run from others."""
+    """Return what tells a run from others; nothing that changes, for the browser keeps the label it drew first."""
     when = datetime.fromtimestamp(run.created).strftime("%d %b %H:%M")
     name = Path(str(run.settings["dataset"])).name
-    return f"{run.id} · {when} · {name} · {', '.join(run.settings['runtimes'])} · {run.state}"
+    return f"{run.id} · {when} · {name} · {', '.join(run.settings['runtimes'])}"
 
 
 def _saved(upload: UploadedFile, folder: Path) -> Path:
     """Keep an uploaded set beside the store, under its digest: the run must find it again after a restart."""
-    content, name = upload.getvalue(), Path(upload.name)
-    path = folder / "uploads" / f"{hashlib.sha256(content).hexdigest()[:12]}{name.suffix or '.jsonl'}"
+    content, name = upload.getvalue(), Path(upload.name).name[-80:]
+    place = folder / "uploads" / hashlib.sha256(content).hexdigest()[:12]
+    part = place / f".{os.getpid()}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
+        place.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
-        part.replace(path)  # whole or not at all
-    except OSError as error:
-        raise InputError("The upload cannot be kept", found=str(error)[:120], remedy="Free some disk space.") from error
-    return path
+        part.replace(place / name)  # whole or not at all
+    except (OSError, ValueError) as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            "The upload cannot be kept", found=str(error)[:120], remedy="Free some disk space, or rename the file."
+        ) from error
+    return place / name

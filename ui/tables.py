@@ -78,7 +78,7 @@ def pairs(report: Report) -> None:
             "points": round(100 * p.flipped.comparison.delta, 2),
             "regressions": p.flipped.regressions,
             "improvements": p.flipped.improvements,
-            "McNemar p": round(p.flipped.p, 4),
+            "McNemar p": f"{p.flipped.p:.2g}",
             f"no worse than {100 * p.flipped.comparison.margin:g} points": verdict_text(p.flipped.comparison),
             "n": p.flipped.comparison.n,
         }
@@ -101,7 +101,7 @@ def downloads(store: Store, run: Run, report: Report) -> None:
         st.download_button("HTML report", page, f"run-{run.id}.html", "text/html", key="html")
         kind = st.selectbox("All rows as", list(_KINDS), key="rows-as", width=140)
         st.download_button(
-            "Rows", lambda: _rows(path, run.id, _KINDS[kind]), f"run-{run.id}{_KINDS[kind]}", key="rows-file"
+            "Download rows", lambda: _rows(path, run.id, _KINDS[kind]), f"run-{run.id}{_KINDS[kind]}", key="rows-file"
         )
     with st.expander("The result as JSON", on_change="rerun", key="json") as opened:
         if opened.open:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print, and judge."""
     with Store(arguments.store) as store, Pool() as pool:
         number, plan = _resumed(store, arguments) if arguments.resume is not None else _new(store, arguments)
-        store.update(number, state="running", pid=os.getpid(), wanted="run", message="")
+        _take_over(store, number)
         try:
             state = carry_on(store, number, plan, pool.get, report=_show)
         except BackendError as error:
-            store.update(number, state="failed", pid=None, message=str(error))
+            with suppress(PrerequisiteError):  # a disk that is full takes no message either
+                store.update(number, state="failed", pid=None, message=str(error))
             raise
         if state != "finished":
             raise PrerequisiteError(f"Run {number} is {state}", remedy=f"Go on with --resume {number}.")
@@ -60,6 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
     asked = [pair for pair in report.pairs if pair.lora and not pair.normalize]
     failed = arguments.max_drop is not None and any(p.flipped.comparison.verdict is not Verdict.YES for p in asked)
     return CheckFailed.exit_code if failed else 0
+
+
+def _take_over(store: Store, run: int) -> None:
+    """Note that this process runs it; what somebody asked since the app started this process stays asked."""
+    found = store.run(run)
+    started_by_app = found.state == "running" and found.pid in (None, os.getpid())
+    store.update(run, state="running", pid=os.getpid(), message="", wanted=found.wanted if started_by_app else "run")
 
 
 def _new(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
@@ -88,6 +97,6 @@ def _resumed(store: Store, arguments: argparse.Namespace) -> tuple[int, Plan]:
 
 def _show(progress: Progress) -> None:
     left = f", {progress.left_s:.0f} s left" if progress.left_s is not None else ""
-    print(f"\rbatch {progress.done} of {progress.total} ({progress.label}){left}    ", end="", file=sys.stderr, flush=True)
+    print(f"\rprompt {progress.done} of {progress.total} ({progress.label}){left}    ", end="", file=sys.stderr, flush=True)
     if progress.done == progress.total:
         print(file=sys.stderr)

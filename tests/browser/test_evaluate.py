@@ -1,10 +1,14 @@
-"""Upload a set, close the tab while it runs, come back, filter, open one."""
+"""Upload a set, close the tab while it runs, come back, click a cell, filter, open one, follow it to its diagnosis."""
+
+import json
 
 import pytest
 from playwright.sync_api import expect
 
 from backend.bundle import DEMO
 from tests.browser.conftest import idle, shot
+
+_MATRIX = ".st-key-matrix[data-stale=false]"  # while tables grow, the one before is there for a moment
 
 
 def _press(page, key, text):
@@ -13,7 +17,19 @@ def _press(page, key, text):
     idle(page)
 
 
-@pytest.mark.timeout(240)
+def _open_first(page):
+    table = page.locator(".st-key-flips canvas").first
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 12, box["y"] + 52)  # the first row's checkbox; the table is a canvas under another element
+
+
+def _start(page):
+    if not page.locator(".st-key-start button").is_visible():
+        page.locator("[data-testid=stExpander] summary").first.click()
+
+
+@pytest.mark.timeout(280)
 def test_upload_close_come_back_filter_open(open_page, tmp_path):
     lines = (DEMO / "heldout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:130]
     (tmp_path / "mine.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -26,26 +42,70 @@ def test_upload_close_come_back_filter_open(open_page, tmp_path):
     page.close()
 
     page = open_page("Evaluate")
-    expect(page.locator("[data-testid=stProgress]")).to_contain_text("finished: batch 12 of 12", timeout=150_000)
-    page.reload()
+    expect(page.locator("[data-testid=stProgress]")).to_contain_text("finished: 520 of 520 prompts", timeout=150_000)
+    expect(page.locator(_MATRIX)).to_contain_text("hf-fp16", timeout=30_000)
+    assert "mine.jsonl" in page.locator(".st-key-run input").input_value()
     idle(page)
-    expect(page.locator(".st-key-matrix")).to_contain_text("hf-fp16")
     shot(page, "evaluate")
-    _press(page, "cell", "L2 off, LoRA off")
-    _press(page, "show", "Regressions")
-    table = page.locator(".st-key-flips canvas").first
-    table.scroll_into_view_if_needed()
-    box = table.bounding_box()
-    page.mouse.click(box["x"] + 12, box["y"] + 52)  # the first row's checkbox; the table is a canvas under another element
-    expect(page.locator(".st-key-opened")).to_contain_text("gold", timeout=20_000)
+
+    # a click on the second runtime without LoRA filters what is below
+    plot = page.locator(".st-key-matrix .main-svg").first.bounding_box()
+    page.mouse.click(plot["x"] + 0.8 * plot["width"], plot["y"] + 0.33 * plot["height"])
+    expect(page.locator(".st-key-cell [aria-checked=true]")).to_have_text("L2 off, LoRA off", timeout=20_000)
+    idle(page)
+    _press(page, "show", "All wrong")
+    _open_first(page)
+    expect(page.locator(".st-key-opened")).to_contain_text("baseline", timeout=20_000)
+    expect(page.locator(".st-key-opened")).to_contain_text("gold")
     shot(page, "evaluate-opened")
+    link = page.locator(".st-key-opened a")
+    for words in ("run=", "example=", "baseline=hf-bf16", "candidate=hf-fp16", "normalize=false", "lora=false"):
+        assert words in link.get_attribute("href")
+
+    for view, key in (("Slices", "slices-chart"), ("Agreement", "agreement"), ("Null threshold", "threshold")):
+        _press(page, "view", view)
+        expect(page.locator(f".st-key-{key} .main-svg").first).to_be_visible(timeout=20_000)
+    _press(page, "view", "Raw labels")
+    expect(page.locator("[data-testid=stMain]")).to_contain_text("label", timeout=20_000)
+    with page.expect_download(timeout=60_000) as report:
+        page.locator(".st-key-html button").click()
+    assert "McNemar" in report.value.path().read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(280)
+def test_pause_resume_and_bad_rows_left_out(open_page, tmp_path):
+    lines = (DEMO / "heldout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:600]
+    bad = json.dumps({"function": "no_such_function", "utterance": "x", "slots": {}}) + "\n"
+    (tmp_path / "long.jsonl").write_text(bad + "".join(lines), encoding="utf-8")
+    page = open_page("Evaluate")
+    _start(page)
+    page.locator(".st-key-upload input[type=file]").set_input_files(tmp_path / "long.jsonl")
+    page.locator(".st-key-limit input").fill("600")
+    page.locator(".st-key-skip-bad label").click()
+    page.wait_for_timeout(500)
+    idle(page)
+    page.locator(".st-key-start button").click()
+    expect(page.locator(".st-key-pause button")).to_be_visible(timeout=60_000)
+    expect(page.locator("[data-testid=stProgress]")).to_contain_text("a second", timeout=90_000)
+    # partial tables while it runs
+    expect(page.locator(_MATRIX)).to_contain_text("hf-bf16", timeout=60_000)
+    page.locator(".st-key-pause button").click()
+    expect(page.locator("[data-testid=stProgress]")).to_contain_text("paused", timeout=60_000)
+    expect(page.locator(".st-key-skipped")).to_contain_text("1 bad rows left out")
+    page.locator(".st-key-resume button").click()
+    expect(page.locator(".st-key-cancel button")).to_be_visible(timeout=60_000)
+    page.locator(".st-key-cancel button").click()
+    expect(page.locator("[data-testid=stProgress]")).to_contain_text("cancelled", timeout=60_000)
+    page.locator(".st-key-past-runs summary").click()
+    expect(page.locator("[data-testid=stMain]")).to_contain_text("No other run of this dataset", timeout=20_000)
+    page.locator(".st-key-delete button").click()
+    expect(page.locator("[data-testid=stMain]")).not_to_contain_text("cancelled", timeout=20_000)
 
 
 def test_a_bad_set_gets_its_line_and_keeps_the_form(open_page, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"function": "book_flight", "utterance": "x", "slots": {"seat": {}}}\n')
     page = open_page("Evaluate", dark=True)
-    if not page.locator(".st-key-start button").is_visible():
-        page.locator("[data-testid=stExpander] summary").first.click()
+    _start(page)
     page.locator(".st-key-upload input[type=file]").set_input_files(tmp_path / "bad.jsonl")
     page.wait_for_timeout(500)
     idle(page)

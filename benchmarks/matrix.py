@@ -1,0 +1,110 @@
+"""The cost of a matrix beside its forward passes: ``python -m benchmarks.matrix [--runtime NAME]... [--limit N]``.
+
+For each runtime the demo's evaluation set goes through the evaluation (LoRA on and off, raw and normalised: four cells)
+and, in turn in the same process, through the two forward passes alone, in the same batches. Prints medians of the repeats,
+their ratio (target 1.15 at most), and where the time of the evaluation goes (target: all but forward at most 10 %).
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from backend.bundle import DEMO, load_bundle
+from backend.evaluation import BATCH, TOKEN_BUDGET, begin, carry_on, read_windows
+from backend.plan import Plan
+from backend.pool import Pool
+from backend.runtimes.base import ForwardOptions, Runtime
+from backend.runtimes.batching import token_budget_batches
+from backend.store import Store
+
+RATIO, SHARE = 1.15, 0.10
+
+
+class _TimedStore(Store):
+    """Adds up the seconds of its transactions."""
+
+    stored_s = 0.0
+
+    def append(self, *args, **more):
+        started = time.perf_counter()
+        super().append(*args, **more)
+        self.stored_s += time.perf_counter() - started
+
+
+def alone(runtime: Runtime, plan: Plan) -> float:
+    """Return the seconds of the forward passes that the plan needs, in the evaluation's batches."""
+    passes = []
+    for window in read_windows(plan, plan.bundle.load_probe().builder):
+        ids = [prompt.ids for prompt in window.prompts]
+        batches = token_budget_batches([len(row) for row in ids], budget=TOKEN_BUDGET, most=BATCH)
+        passes += [[ids[i] for i in batch] for batch in batches]
+    started = time.perf_counter()
+    for lora in plan.loras:
+        for batch in passes:
+            runtime.forward(batch, ForwardOptions(lora=lora))
+    return time.perf_counter() - started
+
+
+def evaluated(runtime: Runtime, plan: Plan, folder: Path) -> tuple[float, float, float]:
+    """Return the seconds of the evaluation, and of forward passes and storing within it."""
+    forward_s, forward = 0.0, runtime.forward
+
+    def timed(*args):
+        nonlocal forward_s
+        started = time.perf_counter()
+        found = forward(*args)
+        forward_s += time.perf_counter() - started
+        return found
+
+    with _TimedStore(folder / f"{time.monotonic_ns()}.sqlite") as store:
+        run = begin(store, plan)
+        runtime.forward = timed
+        started = time.perf_counter()
+        carry_on(store, run, plan, lambda _: runtime)
+        seconds = time.perf_counter() - started
+        del runtime.forward
+        return seconds, forward_s, store.stored_s
+
+
+def main() -> int:
+    """Print one line a runtime."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runtime", action="append", default=[])
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    bundle, good = load_bundle(DEMO), True
+    print(f"{platform.machine()}, {psutil.cpu_count()} cores, torch {torch.__version__}, repeats {arguments.repeats}")
+    with tempfile.TemporaryDirectory() as folder, Pool() as pool:
+        for name in arguments.runtime or ["hf-bf16"]:
+            spec = bundle.runtime(name)
+            plan = Plan(bundle, (spec,), (True, False), (False, True), bundle.dataset, limit=arguments.limit)
+            runtime = pool.get(spec)
+            alone(runtime, plan)  # warm
+            bare, whole = [], []
+            for _ in range(arguments.repeats):
+                bare.append(alone(runtime, plan))
+                whole.append(evaluated(runtime, plan, Path(folder)))
+            seconds, forward_s, stored_s = (statistics.median(column) for column in zip(*whole, strict=True))
+            ratio, rest = seconds / statistics.median(bare), (seconds - forward_s) / seconds
+            good &= ratio <= RATIO and rest <= SHARE
+            print(
+                f"{name}: evaluation {seconds:.2f} s, its two forward passes alone {statistics.median(bare):.2f} s, ratio "
+                f"{ratio:.3f} (target {RATIO}); of the evaluation: forward {100 * forward_s / seconds:.1f} %, storing "
+                f"{100 * stored_s / seconds:.1f} %, the rest {100 * (rest - stored_s / seconds):.1f} % "
+                f"(together: target {100 * SHARE:.0f} %)"
+            )
+    return int(not good)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
