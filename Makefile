@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # vLLM comes in two builds; both want exactly the torch that requirements.txt pins
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: run test chromium
+.PHONY: run test chromium screenshots figures
 run: $(VENV)/ready
 	@echo "Serving the demo bundle on http://127.0.0.1:8501"
 	$(BIN)/streamlit run app.py
@@ -14,6 +14,20 @@ test: $(VENV)/ready chromium
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+# every page, light and dark, three widths; two of them go to docs/images
+screenshots: $(VENV)/ready chromium
+	$(BIN)/python -m tests.browser.screenshots
+
+# everything that README, docs and the first page show of the demo; an hour on two cores
+figures: $(VENV)/ready chromium
+	rm -rf .probe-parity/figures
+	$(BIN)/python -m backend evaluate --matrix --store .probe-parity/figures/runs.sqlite \
+	  --runtime hf-bf16 --runtime hf-fp16 --runtime vllm-fp16 --runtime vllm-awq --runtime vllm-awq-original
+	$(BIN)/python -m demo.results --run 1 --store .probe-parity/figures/runs.sqlite
+	$(BIN)/python -m backend record --limit 12 --runtime hf-bf16 --runtime vllm-fp16 --runtime vllm-awq --out demo/bundle/recorded.zip
+	$(BIN)/python -m docs.figures
+	$(BIN)/python -m tests.browser.screenshots
 
 # the browser of the browser tests, from Debian
 chromium:

@@ -2,16 +2,19 @@
 
 import streamlit as st
 
-from backend.errors import BackendError
-from backend.inference import run_on_all
-from backend.probe import Decoding
-from backend.runtimes.base import ForwardOptions
-from ui import frame, inputs, lanes
+from ui import frame, landing
 
 
 def main() -> None:
     """Draw the page."""
-    context = frame.page("Playground")
+    context = frame.page("Playground", intro=landing.show)
+    # the introduction is on screen by now: plotting and tables take a second to import
+    from backend.errors import BackendError
+    from backend.inference import run_on_all
+    from backend.probe import Decoding
+    from backend.runtimes.base import ForwardOptions
+    from ui import inputs, lanes
+
     try:
         schema, text = inputs.function_and_text(context)
         specs, decoding = inputs.runtimes_and_decoding(context)
@@ -27,6 +30,7 @@ def main() -> None:
         return
     outcomes = run_on_all(context.pool, specs, context.probe, prompt, options, decoding=Decoding(decoding))
     inputs.toggles(toggles, options, next((o.run for o in outcomes if o.run), None))
+    landing.point_out(context, prompt, outcomes, options)
     gold = inputs.gold_of(context, schema.name, prompt)
     lanes.show(context, prompt, outcomes, gold)
     lanes.table(outcomes, gold)

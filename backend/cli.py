@@ -21,6 +21,7 @@ COMMANDS = (
     "runs",
     "record",
     "diagnose",
+    "passport",
 )
 
 # stderr is for the one message; libraries draw bars and repeat what the message says

@@ -1,5 +1,4 @@
-"""Live runtimes, shared by every session of the app: loaded in the background, one at a time, restarted when they die,
-evicted when memory runs short."""
+"""Live runtimes, shared by every session: loaded in the background, restarted when they die, evicted for memory."""
 
 from __future__ import annotations
 
@@ -81,7 +80,8 @@ class Pool:
     """Spec to live runtime. All methods may be called from any thread; none but `get` and `close` blocks.
 
     Args:
-        memory_budget_bytes: what all runtimes together may take, by estimate; default 70 % of what is free at the start.
+        memory_budget_bytes: what all runtimes together may take, by estimate; default 70 % of what is free when the
+            first one loads.
         load: makes a runtime; another one in tests.
     """
 
@@ -91,7 +91,7 @@ class Pool:
         memory_budget_bytes: int | None = None,
         load: Callable[..., Runtime] = load_runtime,
     ) -> None:
-        self._budget = budget_bytes() if memory_budget_bytes is None else memory_budget_bytes
+        self._budget = memory_budget_bytes
         self._load = load
         self._entries: dict[RuntimeSpec, _Entry] = {}
         self._changed = threading.Condition()
@@ -137,8 +137,8 @@ class Pool:
             entry.used = time.monotonic()
             return entry.runtime
 
-    def memory(self) -> tuple[int, int]:
-        """Return what live and loading runtimes take by estimate, and the budget, in bytes."""
+    def memory(self) -> tuple[int, int | None]:
+        """Return what live and loading runtimes take by estimate, and the budget once one was loaded, in bytes."""
         with self._changed:
             held = [e.spec for e in self._entries.values() if e.state in (State.LOADING, State.READY)]
         return sum(map(estimate_bytes, held)), self._budget
@@ -249,6 +249,8 @@ class Pool:
 
     def _make_room(self, entry: _Entry) -> None:
         """Close the least recently used runtimes until the next one fits; close before opening, never both at once."""
+        if self._budget is None:
+            self._budget = budget_bytes()  # not sooner: it imports torch
         need = estimate_bytes(entry.spec)
         if need > self._budget:
             raise PrerequisiteError(

@@ -1,6 +1,6 @@
-"""The small grammar in which wordings (``templates/``) and values (``lexicons/``) are written.
+r"""The small grammar in which wordings (``templates/``) and values (``lexicons/``) are written.
 
-``[a|b|]`` picks one alternative, ``{name}`` is replaced by what the caller knows under that name, ``\\[`` and the
+``[a|b|]`` picks one alternative, ``{name}`` is replaced by what the caller knows under that name, ``\[`` and the
 like are literal. Outside brackets ``|``, ``(`` and ``)`` are plain text. Alternatives nest.
 """
 

@@ -1,5 +1,8 @@
-"""New wordings from old ones, for training only: two wordings joined where they name the same slot, clauses left out,
-telegram style, synonyms. The held-out wordings are never seen here."""
+"""New wordings from old ones, for training only.
+
+Two wordings joined where they name the same slot, clauses left out, telegram style, synonyms. The held-out wordings are
+never seen here.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from ui.results import report_of
 
 def main() -> None:
     """Draw the page."""
-    context = frame.page("Evaluate")
+    context = frame.page("Evaluate", needs_probe=False)
     try:
         with Store(default_store()) as store:
             runs.new_run(context, store)

@@ -7,13 +7,7 @@ import plotly.graph_objects as go
 from backend.inference import RuntimeRun
 from backend.slices import Slice
 from backend.threshold import ThresholdCurve
-
-_RUNTIME_COLOURS = ("#4c8fd6", "#3aa17e", "#d18f2c", "#b86bc4", "#d0645c", "#7f87a8")
-
-
-def runtime_colour(index: int) -> str:
-    """Return the colour of the runtime at this place in the bundle."""
-    return _RUNTIME_COLOURS[index % len(_RUNTIME_COLOURS)]
+from ui.theme import runtime_colour, runtime_style
 
 
 def norms_by_token(runs: Sequence[tuple[int, RuntimeRun]], tokens: Sequence[str]) -> go.Figure:
@@ -25,8 +19,8 @@ def norms_by_token(runs: Sequence[tuple[int, RuntimeRun]], tokens: Sequence[str]
             y=list(run.token_norms),
             name=run.runtime,
             mode="lines+markers",
-            line={"color": runtime_colour(index), "width": 1.5},
-            marker={"size": 4},
+            line={"color": (style := runtime_style(index)).colour, "width": 1.5, "dash": style.dash},
+            marker={"size": 5, "symbol": style.symbol},
             text=list(tokens),
             hovertemplate="%{text}<br>norm %{y:.3f}<extra>" + run.runtime + "</extra>",
         )

@@ -7,7 +7,7 @@ import streamlit as st
 from backend.bundle import Bundle
 from backend.pool import Pool, State, Status
 from backend.runtimes.base import RuntimeSpec
-from ui.charts import runtime_colour
+from ui.theme import runtime_colour
 
 _DOT = {State.IDLE: "○", State.LOADING: "◔", State.READY: "●", State.FAILED: "✕"}
 _LOG_LINES = 40
@@ -23,7 +23,8 @@ def show(bundle: Bundle, pool: Pool) -> None:
         for index, (spec, status) in enumerate(zip(bundle.runtimes, states, strict=True)):
             _chip(index, spec, status, pool)
         used, budget = pool.memory()
-        st.caption(f"memory: about {_size(used)} of {_size(budget)} in use")
+        if budget is not None:
+            st.caption(f"memory: about {_size(used)} of {_size(budget)} in use")
         if loading and not any(status.state is State.LOADING for status in states):
             st.rerun()  # the whole page: lanes can answer now
 

@@ -1,15 +1,17 @@
 """What every page begins with: the bundle, the shared pool of runtimes, and the sidebar that shows their state."""
 
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
 
-from backend.bundle import DEMO, Bundle, load_bundle
-from backend.errors import BackendError
+from backend.bundle import Bundle, load_bundle
+from backend.bundles import list_bundles
+from backend.errors import BackendError, PrerequisiteError
 from backend.pool import Pool
 from backend.probe import Probe
+from backend.recorded import can_load_models, configured
 from backend.schema import FunctionSchema, load_schemas
 from ui import chips
 
@@ -26,33 +28,98 @@ class Context:
     """What pages share; none of it belongs to one session, so pages must not change it."""
 
     bundle: Bundle
-    probe: Probe
     schemas: dict[str, FunctionSchema]
     pool: Pool
 
+    @property
+    def probe(self) -> Probe:
+        """Tokenizer and heads, loaded once: they need torch, which the first look at a page must not wait for."""
+        return _probe(str(self.bundle.folder))
 
-@st.cache_resource(show_spinner="Loading the bundle")
+
+@st.cache_resource(show_spinner=False)
 def _context(folder: str) -> Context:
     bundle = load_bundle(Path(folder))
-    return Context(bundle, bundle.load_probe(), load_schemas(bundle.schemas), Pool())
+    return Context(bundle, load_schemas(bundle.schemas), _pool())
 
 
-def page(title: str) -> Context:
-    """Set the page up and draw the sidebar; a bundle that cannot be read ends the script with what to do."""
+@st.cache_resource(show_spinner=False)
+def _pool() -> Pool:
+    return Pool()
+
+
+@st.cache_resource(show_spinner="Loading tokenizer and heads: a few seconds, once")
+def _probe(folder: str) -> Probe:
+    if not can_load_models():
+        raise PrerequisiteError(
+            "This page loads a model, and torch or transformers is not installed",
+            remedy="Install requirements.txt, or name a file of `python -m backend record` in PROBE_PARITY_RECORDING.",
+        )
+    return load_bundle(Path(folder)).load_probe()
+
+
+def page(title: str, *, intro: Callable[[Context], None] = lambda _: None, needs_probe: bool = True) -> Context:
+    """Set the page up and draw the sidebar; a bundle that cannot be read ends the script with what to do.
+
+    Args:
+        title: of the page.
+        intro: draws what needs no model, before one is loaded.
+        needs_probe: whether the page asks a model. With a recording in its place, such a page shows that, and ends.
+    """
     st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="≡", layout="wide")
+    with st.sidebar:
+        st.markdown("**Probe Parity**")
+        folder = _bundle()
+        for path, label, icon in PAGES:
+            st.page_link(path, label=label, icon=icon)
+    st.title(title)  # also above an error
     try:
-        context = _context(os.environ.get("PROBE_PARITY_BUNDLE", str(DEMO)))
+        context = _context(str(folder))
+        recording = configured(folder)
+        if recording is None:
+            with st.sidebar:
+                _chips(context)
+        if recording is not None:
+            _recorded(recording, title, needs_probe=needs_probe)
+        intro(context)
+        if needs_probe and recording is None:
+            _ = context.probe
     except BackendError as error:
         show_error(error)
         st.stop()
-    with st.sidebar:
-        st.markdown("**Probe Parity**")
-        st.caption(f"bundle: {context.bundle.folder.name if context.bundle.folder != DEMO else 'demo'}")
-        for path, label, icon in PAGES:
-            st.page_link(path, label=label, icon=icon)
-        _chips(context)
-    st.title(title)
     return context
+
+
+def _recorded(recording: Path, title: str, *, needs_probe: bool) -> None:
+    """Draw the recording where a page would ask a model."""
+    from ui import recorded
+
+    recorded.notice(recording)
+    if not needs_probe:
+        return
+    if title == "Playground":
+        recorded.playground(recording)
+    else:
+        st.info("This page asks live runtimes. A recording answers the Playground.", icon=":material/radio_button_checked:")
+    st.stop()
+
+
+def _bundle() -> Path:
+    """Draw the choice of bundles, where there is one, and return the chosen one's folder."""
+    known = list_bundles()
+    if len(known) == 1:
+        st.caption(f"bundle: {next(iter(known))}")
+        return next(iter(known.values()))
+    name = st.selectbox(
+        "Bundle", list(known), key="bundle", bind="query-params", persist_state="session", on_change=_forget_choices
+    )
+    return known[name]
+
+
+def _forget_choices() -> None:
+    """Another bundle has other functions and runtimes."""
+    for key in [key for key in st.session_state if key != "bundle"]:
+        del st.session_state[key]
 
 
 def show_error(error: BackendError) -> None:

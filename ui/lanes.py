@@ -10,9 +10,10 @@ from backend.dataset import GoldSlot
 from backend.inference import Outcome, RuntimeRun
 from backend.pool import State
 from backend.prompt import Prompt
-from ui.charts import norms_by_token, runtime_colour
+from ui.charts import norms_by_token
 from ui.frame import Context, show_error
 from ui.spans import lane
+from ui.theme import runtime_colour
 
 Gold = tuple[GoldSlot, ...] | None
 
@@ -53,8 +54,8 @@ def _heading(outcome: Outcome, index: int) -> str:
         run, info = outcome.run, outcome.status.info
         details = f"{run.latency_ms:.0f} ms · mean norm {run.norms.mean:.2f} · {info.dtype} · {info.device}"
     return (
-        f'<div style="font-size:.85rem"><b style="color:{runtime_colour(index)}">{escape(outcome.spec.name)}</b> '
-        f'<span style="opacity:.65">{escape(details)}</span></div>'
+        f'<div style="font-size:.85rem"><span style="color:{runtime_colour(index)}">●</span> '
+        f'<b>{escape(outcome.spec.name)}</b> <span style="opacity:.65">{escape(details)}</span></div>'
     )
 
 

@@ -5,8 +5,7 @@ from html import escape
 
 from backend.probe import SlotPrediction
 from backend.prompt import Span
-
-_COLOURS = ("#4c9be8", "#e0a030", "#3cab7a", "#c46fc9", "#d9694f", "#7d86e0", "#8a9a3b", "#c95f8e")
+from ui.theme import GOLD, SPANS
 
 
 def lane(text: str, slots: Sequence[SlotPrediction], gold: Mapping[str, Span] | None = None) -> str:
@@ -29,11 +28,11 @@ def _piece(text: str, here: Sequence[int], *, outlined: bool) -> str:
     if not here and not outlined:
         return escape(text)
     style = "color:inherit;border-radius:3px;padding:1px 0;"
-    style += f"background:{_COLOURS[here[0] % len(_COLOURS)]}55;" if here else "background:none;"
+    style += f"background:{SPANS[here[0] % len(SPANS)]}55;" if here else "background:none;"
     if here:
-        style += f"border-bottom:2px solid {_COLOURS[here[-1] % len(_COLOURS)]};"
+        style += f"border-bottom:2px solid {SPANS[here[-1] % len(SPANS)]};"
     if outlined:
-        style += "outline:1.5px dashed currentColor;outline-offset:1px;"
+        style += GOLD
     return f'<mark style="{style}">{escape(text)}</mark>'
 
 

@@ -1,5 +1,4 @@
-"""A vLLM server over HTTP: token ids to ``/pooling``, binary token states back. The same for a server that the app
-started and for one that runs elsewhere."""
+"""A vLLM server over HTTP, the app's own or one elsewhere: token ids to ``/pooling``, binary token states back."""
 
 from __future__ import annotations
 

@@ -1,51 +1,23 @@
 """A real server on a free port and a real browser."""
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
-
-import httpx
 import pytest
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.browser.serving import ROOT, idle, launch, serve
+
 SCREENSHOTS = ROOT / "screenshots"
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = (tmp_path_factory.mktemp("server") / "log").open("wb")
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    environment = os.environ | {"PROBE_PARITY_STORE": str(tmp_path_factory.mktemp("store"))}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(120):
-        try:
-            if httpx.get(f"{url}/_stcore/health").status_code == 200:
-                break
-        except httpx.TransportError:
-            time.sleep(0.25)
-    yield url
-    process.terminate()
-    process.wait(timeout=30)
+    with serve(tmp_path_factory.mktemp("store")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("These tests need the Debian package chromium: `apt-get install chromium`, or run `make test`.")
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
+        launched = launch(playwright)
         yield launched
         launched.close()
 
@@ -65,11 +37,6 @@ def open_page(browser, server):
     yield open_it
     for page in pages:
         page.close()
-
-
-def idle(page):
-    """Wait until the page's script is not running."""
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
 
 
 def shot(page, name):

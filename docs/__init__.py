@@ -1,0 +1,1 @@
+"""Documents, and the commands that draw their figures and write their reference."""
