@@ -107,15 +107,16 @@ class Canary:
         try:
             try:
                 states = self._ask(self._deadline_s)
-            except (
-                RuntimeTimeout
-            ):  # once more: behind queued requests, or on a machine that does much else, it takes longer
+            except RuntimeTimeout:
+                if self._server.is_stopped():
+                    raise
+                # once more: behind queued requests, or on a machine that does much else, it takes longer
                 states = self._ask(self._deadline_s)
         except RuntimeTimeout:
             computing = self._under_way > 0 and self._server.cpu_seconds() - cpu_s > COMPUTING * deadline_s
             if self._heard > asked or (not self._server.is_stopped() and (computing or overloaded())):
                 return ""
-            return f"no answer to a request of {len(CANARY_IDS)} tokens within {deadline_s:g} s"
+            return f"no answer to a request of {len(CANARY_IDS)} tokens within {time.monotonic() - asked:.0f} s"
         except BackendError as error:
             return f"a known request failed: {error.what}"
         self._heard = time.monotonic()
