@@ -17,13 +17,19 @@ SCREENSHOTS = ROOT / "screenshots"
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def store_folder(tmp_path_factory):
+    """Where the server of the browser tests keeps its runs."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, store_folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = (tmp_path_factory.mktemp("server") / "log").open("wb")
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    environment = os.environ | {"PROBE_PARITY_STORE": str(tmp_path_factory.mktemp("store"))}
+    environment = os.environ | {"PROBE_PARITY_STORE": str(store_folder)}
     process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
     url = f"http://127.0.0.1:{port}"
     for _ in range(120):
