@@ -44,7 +44,7 @@ def main() -> None:
     slot = evidence.choose_slot(found)
     left, right = st.columns(2, gap="medium")
     with left:
-        evidence.slot_evidence(found, slot, question.prompt, context.probe)
+        evidence.slot_evidence(found, slot, question.prompt)
     with right:
         evidence.geometry(found, question.prompt, context.probe)
     st.caption("The address of this page opens the same example with the same toggles; a pasted text is never in it.")

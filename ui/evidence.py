@@ -22,15 +22,24 @@ def verdicts(found: Diagnosis) -> None:
     named = {slot: made for slot, made in by_slot.items() if any(v.cause is not Cause.NONE for v in made)}
     # slots that only survived a fault of the deployment say nothing new
     told = {slot: made for slot, made in named.items() if _changed(found, slot) or not found.faults} or named
-    for slot, made in told.items():
-        with st.container(border=True, key=f"verdict-{slot}"):
-            for verdict in made:
-                st.markdown(f"**{verdict.cause}**, confidence {verdict.confidence:.2f}")
-                lines = [f"{e.name}: {e.observed}, expected {e.expected}" for e in verdict.evidence]
-                st.code("\n".join([f"slot {slot}", *lines, verdict.remedy]), language=None, wrap_lines=True)
+    columns = st.columns(2 if len(told) > 1 else 1)
+    for place, (slot, made) in enumerate(told.items()):
+        with columns[place % len(columns)].container(border=True, key=f"verdict-{slot}"):
+            st.markdown("  \n".join(f"**{v.cause}**, confidence {v.confidence:.2f}" for v in made))
+            evidence = dict.fromkeys(e for v in made for e in v.evidence)  # each once: causes share some
+            lines = [f"{e.name}: {e.observed}, expected {e.expected}" for e in evidence]
+            st.code("\n".join([f"slot {slot}", *lines]), language=None, wrap_lines=True)
     calm = len(by_slot) - len(told)
     if calm:
         st.caption(f"{calm} of {len(by_slot)} slots: no difference.")
+    _remedies([verdict for made in told.values() for verdict in made])
+
+
+def _remedies(made: list[Verdict]) -> None:
+    """Draw what to do, once a cause however many slots it changed."""
+    lines = dict.fromkeys(f"{verdict.cause}: {verdict.remedy}" for verdict in made)
+    if lines:
+        st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
 def _changed(found: Diagnosis, slot: str) -> bool:
@@ -58,10 +67,9 @@ def tokens(prompt: Prompt, probe: Probe) -> None:
     st.caption(f"{len(ids)} tokens of the utterance, {len(prompt.ids)} of the prompt. Below each: id · code points.")
 
 
-def slot_evidence(found: Diagnosis, slot: str, prompt: Prompt, probe: Probe) -> None:
+def slot_evidence(found: Diagnosis, slot: str, prompt: Prompt) -> None:
     """Draw scores and ladder of one slot."""
-    span = prompt.utterance_span
-    words = probe.builder.tokens(prompt.ids[span.start : span.end])
+    words = [prompt.utterance[start:end] for start, end in prompt.offsets]
     index = [s.slot for s in found.arms[0].slots].index(slot)
     st.subheader("Start and end scores")
     st.plotly_chart(charts.scores(found.arms, index, words), key="scores")
@@ -71,7 +79,7 @@ def slot_evidence(found: Diagnosis, slot: str, prompt: Prompt, probe: Probe) -> 
     st.plotly_chart(charts.waterfall(found, slot), key="waterfall")
     for shares in found.shares:
         if shares.slot == slot:
-            listed = ", ".join(f"{factor} {100 * share:.0f} %" for factor, share in shares.shares)
+            listed = ", ".join(f"{factor} {100 * share:.0f} %" for factor, share in shares.shares if share)
             lead = "The order of steps matters; Shapley shares" if shares.order_matters else "One factor changes it"
             st.caption(f"{lead}: {listed}.")
     _steps(found)

@@ -43,8 +43,9 @@ def question(context: Context) -> Question | None:
 
 
 def _stored(context: Context, named: str, example: str | None) -> Question:
-    # an example lost in a reload must not take away the way out of the run
-    if st.button("Paste a text instead", icon=":material/edit:", key="paste"):
+    row = st.container(horizontal=True)
+    # drawn before anything that can fail: a run that is gone must leave a way out
+    if row.button("Paste a text instead", icon=":material/edit:", key="paste"):
         for name in ("run", "example"):
             st.query_params.pop(name, None)
         st.rerun()
@@ -58,7 +59,8 @@ def _stored(context: Context, named: str, example: str | None) -> Question:
         function, utterance, gold = example_of(store, int(named), chosen)
         beside = neighbours(store, int(named), chosen)
     schema: FunctionSchema = get_schema(context.schemas, function)
-    _steps(beside)
+    with row:
+        _steps(beside)
     with st.container(border=True, key="example-text"):
         st.html(plain(utterance))
         st.code(f"run {named}, example {chosen}, {function}", language=None, wrap_lines=True)
@@ -66,11 +68,8 @@ def _stored(context: Context, named: str, example: str | None) -> Question:
 
 
 def _steps(beside: Neighbours) -> None:
-    with st.container(horizontal=True):
-        for label, key, target in (("Previous", "k", beside.previous), ("Next", "j", beside.next)):
-            st.button(
-                label, key=f"example-{key}", shortcut=key, disabled=target is None, on_click=_open, args=(target or "",)
-            )
+    for label, key, target in (("Previous", "k", beside.previous), ("Next", "j", beside.next)):
+        st.button(label, key=f"example-{key}", shortcut=key, disabled=target is None, on_click=_open, args=(target or "",))
 
 
 def _open(example: str) -> None:

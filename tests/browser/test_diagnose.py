@@ -35,6 +35,14 @@ def regressions(store_folder, pool):
     return run, wrong
 
 
+def _tall_shot(page, name):
+    """Take all of it: the page scrolls inside itself."""
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": 2700})
+    expect(page.locator(".st-key-cosine .main-svg").first).to_be_visible(timeout=20_000)
+    page.wait_for_timeout(700)
+    shot(page, name)
+
+
 def _link(run, row):
     return f"Diagnose?run={run}&example={row.example}&baseline=hf-bf16&candidate=hf-fp16&normalize=true"
 
@@ -47,11 +55,11 @@ def test_a_link_to_an_example_names_the_cause_and_reopens_in_a_new_session(open_
     expect(verdict).to_contain_text("normalisation on", timeout=90_000)
     expect(page.locator(".st-key-example-text")).to_contain_text(row.utterance)
     expect(page.locator(".st-key-waterfall")).to_contain_text("normalisation")
-    shot(page, "diagnose-run")
+    _tall_shot(page, "diagnose-run")
     again = open_page(page.url.split("/", 3)[3], dark=True)
     expect(again.locator(f".st-key-verdict-{row.slot}")).to_contain_text("normalisation on", timeout=90_000)
     expect(again.locator(".st-key-example-text")).to_contain_text(row.example)
-    shot(again, "diagnose-run-dark")
+    _tall_shot(again, "diagnose-run-dark")
 
 
 def test_j_and_k_move_through_the_run(open_page, regressions):
@@ -79,13 +87,13 @@ def test_a_bad_link_is_one_message_with_a_way_out(open_page, regressions, query)
 def test_a_pasted_text_names_the_cause(open_page):
     page = open_page("Diagnose?normalize=true", dark=True)
     expect(page.locator(".st-key-verdict-airline")).to_contain_text("normalisation on", timeout=90_000)
-    expect(page.locator(".st-key-band")).to_contain_text("flips")
+    expect(page.locator(".st-key-band")).to_contain_text("flips", timeout=20_000)
     assert "Boston" not in page.url
-    shot(page, "diagnose-dark")
+    _tall_shot(page, "diagnose-dark")
 
 
 def test_a_healthy_pair_has_no_verdict_on_a_narrow_screen(open_page):
     page = open_page("Diagnose", width=420)
     expect(page.locator("[data-testid=stMain]")).to_contain_text("5 of 5 slots: no difference", timeout=90_000)
-    shot(page, "diagnose-narrow")
+    _tall_shot(page, "diagnose-narrow")
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
