@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def file_faults(spec: RuntimeSpec, base_model: str, *, trained: str | None = Non
         base_model: the bundle's plain base.
         trained: the bundle's adapter as it was trained on that base.
     """
+    folders = tuple(folder for folder in (spec.model, base_model, spec.adapter, trained) if folder is not None)
+    return _read_faults(spec, base_model, trained, tuple(map(_stamp, folders)))
+
+
+@lru_cache(maxsize=32)
+def _read_faults(spec: RuntimeSpec, base_model: str, trained: str | None, stamps: object) -> tuple[Finding, ...]:
+    """Read once as long as nothing on disk changes: the embeddings of an 8B model are a gigabyte."""
     found = list(_config_faults(spec.model, base_model))
     failed = {check.name: check for check in file_checks(spec, base_model, trained=trained) if not check.passed}
     if (source := failed.get("same source model")) is not None:
@@ -56,6 +64,11 @@ def is_quantized(model: str) -> bool:
 def other_source(model: str) -> Cause:
     """Return the cause that names a model of another source."""
     return Cause.QUANTIZED_OTHER_SOURCE if is_quantized(model) else Cause.OTHER_SOURCE
+
+
+def _stamp(folder: str) -> tuple[tuple[str, int, int], ...]:
+    paths = sorted(path for path in Path(folder).glob("*") if path.suffix in (".safetensors", ".json"))
+    return tuple((path.name, (stat := path.stat()).st_mtime_ns, stat.st_size) for path in paths)
 
 
 def _finding(cause: Cause, check: Check) -> Finding:

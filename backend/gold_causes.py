@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 
 from backend.diagnosis_types import Cause, Evidence
-from backend.metrics import normalize_answer
 from backend.probe import SlotPrediction
 
 Gold = Mapping[str, tuple[str, str]]  # slot to (text of the gold tokens, raw label); a slot not named is absent
@@ -41,5 +41,5 @@ def _label_problem(decoded: str, raw: str, utterance: str) -> Evidence | None:
 
 
 def _squeezed(text: str) -> str:
-    """Fold what tokenizers may change in decoding: case, white space, punctuation unless there is nothing else."""
-    return "".join((normalize_answer(text) or text).split())
+    """Fold what tokenizers may change in decoding: case, white space, and how a character is composed."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())

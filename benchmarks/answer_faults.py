@@ -83,12 +83,9 @@ def _null_threshold(site: Site, prompt: Prompt, arm: Arm, cache: StateCache) -> 
     bias = heads.null_bias.clone()
     bias[1] += 1 + max((a.null_margin for a in answers), default=0.0)
     probe = Probe(replace(heads, null_bias=bias), site.probe.builder)
-    kept = {a.slot: a.pointer_value for a in _stable(site, prompt, arm, probe)}
-    gold = {a.slot: (a.pointer_value, a.pointer_value) for a in present}
-    if not any(kept.get(slot) == value[0] for slot, value in gold.items()):
-        return None
-    moved = _moved_pointers(site, prompt, arm)
-    gold = {slot: value for slot, value in gold.items() if slot not in moved}
+    stable = {a.slot for a in _stable(site, prompt, arm, probe)}
+    moved = _moved_pointers(site, prompt, arm) if stable else set()
+    gold = {a.slot: (a.pointer_value, a.pointer_value) for a in present if a.slot in stable - moved}
     return diagnose(probe, prompt, site.baseline, arm, gold=gold, cache=cache) if gold else None
 
 
