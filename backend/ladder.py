@@ -164,9 +164,7 @@ class Ladder:
             return self._last
         plain = self.cache.states(self.baseline.runtime, self.prompt.ids, PLAIN)
         raw = self._first.raw if self.candidate.options.lora else plain
-        return States(
-            self._last.used, self._denormalized(self._last.raw, raw), self._denormalized(self._last.plain, plain)
-        )
+        return States(self._last.used, self._denormalized(self._last.raw, raw), self._denormalized(self._last.plain, plain))
 
     def _denormalized(self, states: Tensor, like: Tensor) -> Tensor:
         return states * token_norms(like)[:, None] if self.faults.unit else states

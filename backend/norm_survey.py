@@ -17,6 +17,7 @@ from backend.norms import token_norms
 from backend.probe import Probe
 from backend.prompt import Prompt
 from backend.store import Store
+from backend.stored_examples import null_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,12 +97,11 @@ def stored_table(store: Store, run: int, runtime: str, probe: Probe) -> NullTabl
     """
     import numpy as np
 
-    rows = list(store.rows(run, where="AND runtime = ? AND normalize = 0 AND lora = 1", values=(runtime,)))
+    rows = null_rows(store, run, runtime)
     if not rows:
         raise InputError("The run has no raw rows with LoRA on", found=runtime, remedy="Evaluate with L2 off, LoRA on.")
     bias = _bias(probe)
-    margin = np.array([row.null_present - row.null_absent for row in rows])
-    norm, gold = np.array([row.query_norm for row in rows]), np.array([row.gold_present for row in rows])
+    margin, norm, gold = (np.array(column) for column in zip(*rows, strict=True))
     return NullTable(margin - bias, bias, norm, gold)
 
 

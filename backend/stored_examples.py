@@ -1,4 +1,4 @@
-"""Moving through the examples of a stored run."""
+"""The examples of a stored run: moving through them, and what their null decisions were."""
 
 from __future__ import annotations
 
@@ -41,3 +41,9 @@ def sample_questions(store: Store, run: int, *, limit: int) -> list[tuple[str, s
     where = "AND runtime = ? AND normalize = ? AND lora = ? GROUP BY example ORDER BY example LIMIT ?"
     cell = (first.runtime, int(first.normalize), int(first.lora), limit)
     return [(row.function, row.utterance) for row in store.rows(run, where=where, values=cell)]
+
+
+def null_rows(store: Store, run: int, runtime: str) -> list[tuple[float, float, bool]]:
+    """Return null margin, norm of the query state and gold presence of every slot, on raw states with LoRA on."""
+    rows = store.rows(run, where="AND runtime = ? AND normalize = 0 AND lora = 1", values=(runtime,))
+    return [(row.null_present - row.null_absent, row.query_norm, row.gold_present) for row in rows]

@@ -5,8 +5,8 @@ What is compared, on the demo's evaluation set and each runtime's own raw states
 1. *Exactly*: presence on ``H`` against presence on ``H / |H|`` flips where and only where the band says so
    (``s b < 0`` and ``|b| < |s| < n |b|``), and a pointer whose certificate holds does not move. No tolerance.
 2. *On the engine*: the same against states that the engine itself normalised, in its own dtype. Its states equal
-   ``H / |H|`` but for rounding, so decisions within that rounding of a tie are set apart and counted: a null margin, or a lead of the
-   best score, no larger than what the two differ by in that very score.
+   ``H / |H|`` but for rounding, so decisions within that rounding of a tie are set apart and counted: a null margin, or a
+   lead of the best score, no larger than what the two differ by in that very score.
 
 Prints exceptions, which must be none, and exits with 3 if there is one.
 """

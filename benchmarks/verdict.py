@@ -90,7 +90,8 @@ def _stored(bundle: Bundle, pool: Pool, folder: Path, n: int) -> tuple[int, list
     with Store(folder / "runs.sqlite") as store:
         run = begin(store, plan)
         carry_on(store, run, plan, pool.get)
-        return run, sorted({row.example for row in store.rows(run)})
+    examples = load_examples(bundle, bundle.load_probe().builder, limit=n)[0]
+    return run, [example.id for example in examples]
 
 
 @contextmanager

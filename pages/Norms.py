@@ -70,9 +70,7 @@ def _live(context: frame.Context, specs: Sequence[RuntimeSpec], prompts: list[Pr
     _draw(context, tables, tokens, "this text")
 
 
-def _token_norms(
-    context: frame.Context, specs: Sequence[RuntimeSpec], prompts: Sequence[Prompt]
-) -> dict[str, TokenNorms]:
+def _token_norms(context: frame.Context, specs: Sequence[RuntimeSpec], prompts: Sequence[Prompt]) -> dict[str, TokenNorms]:
     ready = [spec for spec in specs if _loaded(context, spec)]
     return {spec.name: survey_tokens(context.probe, prompts, _states(context, spec, prompts)) for spec in ready}
 

@@ -6,11 +6,18 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import sync_playwright
+
+from backend.bundle import DEMO, load_bundle
+from backend.evaluation import Plan, begin, carry_on
+from backend.runtimes.base import ForwardOptions
+from backend.scoring import load_examples
+from backend.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / "screenshots"
@@ -81,3 +88,31 @@ def idle(page):
 def shot(page, name):
     SCREENSHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+@dataclass(frozen=True)
+class Flipped:
+    """A slot that normalising calls present although it is absent."""
+
+    example: str
+    utterance: str
+    slot: str
+
+
+@pytest.fixture(scope="session")
+def stored(store_folder, pool):
+    """A stored run of 60 examples with and without normalisation, and the slots that normalising made wrong."""
+    bundle = load_bundle(DEMO)
+    specs = (bundle.runtime("hf-bf16"), bundle.runtime("hf-fp16"))
+    with Store(store_folder / "runs.sqlite") as store:
+        plan = Plan(bundle, specs, (True,), (False, True), dataset=bundle.dataset, limit=60)
+        run = begin(store, plan)
+        carry_on(store, run, plan, pool.get)
+    probe, runtime, wrong = bundle.load_probe(), pool.get(specs[1]), []
+    for example, prompt in zip(*load_examples(bundle, probe.builder, limit=60), strict=True):
+        states = [runtime.forward([prompt.ids], ForwardOptions(normalize=n))[0] for n in (False, True)]
+        for raw, unit in zip(*(probe.predict(prompt, rows) for rows in states), strict=True):
+            if unit.present and not raw.present:
+                wrong.append(Flipped(example.id, example.utterance, raw.slot))
+    assert wrong
+    return run, wrong

@@ -1,38 +1,9 @@
 """A link opens a diagnosis with its example and toggles, keys move on, and the cause is named."""
 
-from dataclasses import replace
-
 import pytest
 from playwright.sync_api import expect
 
-from backend.bundle import DEMO, load_bundle
-from backend.evaluation import Plan, begin, carry_on
-from backend.flips import Show, list_flips
-from backend.store import Store
 from tests.browser.conftest import idle, shot
-
-
-@pytest.fixture(scope="module")
-def regressions(store_folder, pool):
-    """A stored run of 60 examples with and without normalisation, and the slots that normalising made wrong."""
-    bundle = load_bundle(DEMO)
-    specs = (bundle.runtime("hf-bf16"), bundle.runtime("hf-fp16"))
-    plan = Plan(bundle, specs, (True,), (False, True), dataset=bundle.dataset, limit=60)
-    with Store(store_folder / "runs.sqlite") as store:
-        run = begin(store, plan)
-        carry_on(store, run, plan, pool.get)
-        flips = list_flips(store, run, "hf-bf16", "hf-fp16", toggles=(True, True), show=Show.ALL)
-        raw = {
-            (row.example, row.slot): row
-            for row in store.rows(run, where="AND runtime = 'hf-bf16' AND normalize = 0 AND lora = 1")
-        }
-    wrong = [
-        replace(flip, baseline=raw[flip.candidate.example, flip.candidate.slot])
-        for flip in flips
-        if not raw[flip.candidate.example, flip.candidate.slot].present and flip.candidate.present
-    ]
-    assert wrong
-    return run, wrong
 
 
 def _tall_shot(page, name):
@@ -47,9 +18,9 @@ def _link(run, row):
     return f"Diagnose?run={run}&example={row.example}&baseline=hf-bf16&candidate=hf-fp16&normalize=true"
 
 
-def test_a_link_to_an_example_names_the_cause_and_reopens_in_a_new_session(open_page, regressions):
-    run, flips = regressions
-    row = flips[0].candidate
+def test_a_link_to_an_example_names_the_cause_and_reopens_in_a_new_session(open_page, stored):
+    run, flips = stored
+    row = flips[0]
     page = open_page(_link(run, row))
     verdict = page.locator(f".st-key-verdict-{row.slot}")
     expect(verdict).to_contain_text("normalisation on", timeout=90_000)
@@ -62,22 +33,22 @@ def test_a_link_to_an_example_names_the_cause_and_reopens_in_a_new_session(open_
     _tall_shot(again, "diagnose-run-dark")
 
 
-def test_j_and_k_move_through_the_run(open_page, regressions):
-    run, flips = regressions
-    page = open_page(_link(run, flips[0].candidate))
+def test_j_and_k_move_through_the_run(open_page, stored):
+    run, flips = stored
+    page = open_page(_link(run, flips[0]))
     text = page.locator(".st-key-example-text")
-    expect(text).to_contain_text(flips[0].candidate.example, timeout=90_000)
+    expect(text).to_contain_text(flips[0].example, timeout=90_000)
     page.keyboard.press("j" if page.locator(".st-key-example-j button").is_enabled() else "k")
-    expect(text).not_to_contain_text(f"example {flips[0].candidate.example},", timeout=20_000)
+    expect(text).not_to_contain_text(f"example {flips[0].example},", timeout=20_000)
     idle(page)
     moved = page.url
-    assert f"example={flips[0].candidate.example}&" not in moved and "normalize=true" in moved
+    assert f"example={flips[0].example}&" not in moved and "normalize=true" in moved
     page.keyboard.press("k" if page.locator(".st-key-example-k button").is_enabled() else "j")
     idle(page)
 
 
 @pytest.mark.parametrize("query", ["run=999999", "run=../../etc", "run=1&example=no-such-example"])
-def test_a_bad_link_is_one_message_with_a_way_out(open_page, regressions, query):
+def test_a_bad_link_is_one_message_with_a_way_out(open_page, stored, query):
     page = open_page(f"Diagnose?{query}")
     expect(page.locator("[data-testid=stMain]")).to_contain_text("No " if "etc" not in query else "names no run")
     page.locator(".st-key-paste button").click()

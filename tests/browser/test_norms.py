@@ -4,7 +4,6 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import idle, shot
-from tests.browser.test_diagnose import regressions  # noqa: F401  # the stored run
 
 
 @pytest.mark.parametrize("dark, width", [(False, 1400), (True, 420)], ids=["light-wide", "dark-narrow"])
@@ -16,7 +15,7 @@ def test_a_pasted_text(open_page, dark, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_stored_run(open_page, regressions):  # noqa: F811
+def test_a_stored_run(open_page, stored):
     page = open_page("Norms")
     page.locator(".st-key-over button").filter(has_text="Stored run").click()
     idle(page)
