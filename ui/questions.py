@@ -34,6 +34,8 @@ def question(context: Context) -> Question | None:
     named = st.query_params.get("run")
     if named is not None:
         return _stored(context, named, st.query_params.get("example"))
+    if st.button("Open the newest run", icon=":material/table:", key="newest", help="Step through its examples"):
+        _open_newest()
     schema, text = inputs.function_and_text(context)
     if not text.strip():
         return None
@@ -70,6 +72,15 @@ def _stored(context: Context, named: str, example: str | None) -> Question:
 def _steps(beside: Neighbours) -> None:
     for label, key, target in (("Previous", "k", beside.previous), ("Next", "j", beside.next)):
         st.button(label, key=f"example-{key}", shortcut=key, disabled=target is None, on_click=_open, args=(target or "",))
+
+
+def _open_newest() -> None:
+    with Store(default_store()) as store:
+        found = store.runs()
+    if not found:
+        raise InputError("No run yet", remedy="Start one on the Evaluate page.")
+    st.query_params["run"] = str(found[0].id)
+    st.rerun()
 
 
 def _open(example: str) -> None:

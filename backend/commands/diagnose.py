@@ -88,7 +88,8 @@ def _report(found: Diagnosis, slot: str | None) -> dict[str, Any]:
             "factor": step.factor,
             "changed": list(step.changed),
             "answers": {prediction.slot: prediction.value for prediction in step.slots},
-            "right": {p.slot: right for p, right in zip(step.slots, step.right, strict=True)},
+            # with --slot gold is that slot's alone
+            "right": {p.slot: right for p, right in zip(step.slots, step.right, strict=True) if slot in (None, p.slot)},
         }
         for step in found.ladder
     ]

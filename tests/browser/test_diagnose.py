@@ -55,6 +55,14 @@ def test_a_bad_link_is_one_message_with_a_way_out(open_page, stored, query):
     expect(page.locator(".st-key-utterance")).to_be_visible(timeout=20_000)
 
 
+def test_the_newest_run_opens_at_its_first_example(open_page, stored):
+    page = open_page("Diagnose")
+    page.locator(".st-key-newest button").click()
+    expect(page.locator(".st-key-example-text")).to_contain_text("example", timeout=60_000)
+    expect(page.locator(".st-key-example-k button")).to_be_disabled()
+    assert "run=" in page.url
+
+
 def test_a_pasted_text_names_the_cause(open_page):
     page = open_page("Diagnose?normalize=true", dark=True)
     expect(page.locator(".st-key-verdict-airline")).to_contain_text("normalisation on", timeout=90_000)
