@@ -34,7 +34,7 @@ def question(context: Context) -> Question | None:
     named = st.query_params.get("run")
     if named is not None:
         return _stored(context, named, st.query_params.get("example"))
-    if st.button("Open the newest run", icon=":material/table:", key="newest", help="Step through its examples"):
+    if st.button("Open the newest run", icon=":material/table:", key="newest"):
         _open_newest()
     schema, text = inputs.function_and_text(context)
     if not text.strip():
