@@ -125,6 +125,8 @@ def _null_decisions(tables: dict[str, NullTable], places: dict[str, int]) -> Non
         for name, table in tables.items()
         for d in decisions(table)
     ]
+    if not known:
+        rows = [{name: value for name, value in row.items() if name != "presence accuracy"} for row in rows]
     percent = {"presence accuracy": st.column_config.NumberColumn(format="percent")}
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=percent, key="norm-fix")
     st.caption("Where normalisation cannot be switched off, dividing the null bias by the mean norm undoes most of it.")

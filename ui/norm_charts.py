@@ -38,7 +38,7 @@ def sweeps(found: Mapping[str, Sweep], places: Mapping[str, int], *, label: str)
             x=list(sweep.scales), y=[100 * a for a in sweep.accuracy], name=name, mode="lines", line={"color": colour}
         )
         figure.add_vline(x=sweep.mean_norm, line={"dash": "dot", "color": colour})
-    figure.update_xaxes(type="log", title="normalised states times this; 1: normalised, dotted: mean norm")
+    figure.update_xaxes(type="log", title="scale; dotted: mean norm")
     figure.update_yaxes(title=label)
     figure.update_layout(height=280, margin=_MARGIN, legend={"orientation": "h", "y": 1.15}, showlegend=True)
     return figure
