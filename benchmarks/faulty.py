@@ -1,4 +1,4 @@
-"""A healthy runtime whose answers pass through one fault, as broken deployments give them."""
+"""A healthy runtime whose answers pass through one fault, as broken deployments give them. Faults can be stacked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from backend.diagnosis_types import Cause
 from backend.norms import normalize
+from backend.runtimes.adapter_edit import AdapterEdit
 from backend.runtimes.base import ForwardOptions, Runtime
+from backend.runtimes.hf import HFRuntime
 
 Fault = Callable[[Runtime, Sequence[Sequence[int]], ForwardOptions], list[Tensor]]
 
@@ -39,16 +41,42 @@ def no_lora(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOption
     return inner.forward(ids, replace(options, lora=False))
 
 
-def lora_times(factor: float) -> Fault:
-    """Scale the adapter's effect, as a wrong alpha or a second merge does to first order."""
+def lora_edited(edit: AdapterEdit) -> Fault:
+    """Serve the adapter with another alpha, or without some of its modules, for real."""
 
-    def scaled(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
-        off = inner.forward(ids, ForwardOptions(lora=False))
-        on = inner.forward(ids, ForwardOptions(lora=options.lora))
-        states = [b.float() + factor * (a.float() - b.float()) for a, b in zip(on, off, strict=True)]
+    def changed(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+        if not isinstance(inner, HFRuntime):
+            raise TypeError("only an HF runtime lets its adapter be changed")
+        states = inner.forward_edited(ids, edit) if options.lora else inner.forward(ids, ForwardOptions(lora=False))
         return [normalize(rows) if options.normalize else rows for rows in states]
 
-    return scaled
+    return changed
+
+
+def lora_times(factor: float) -> Fault:
+    """Scale the adapter, as a wrong alpha or a second application does."""
+    return lora_edited(AdapterEdit(scale=factor))
+
+
+def lora_on_first_layer_only(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+    """Lose the adapter of all layers but the first, as a wrapped key prefix in a part of the file does."""
+    assert isinstance(inner, HFRuntime)
+    layers = [group for group in inner.adapter_groups() if group.startswith("layers.")]
+    return lora_edited(AdapterEdit(without=frozenset(layers[1:])))(inner, ids, options)
+
+
+def lora_on_values_only(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+    """Lose the adapter of every kind of module but v_proj and o_proj."""
+    assert isinstance(inner, HFRuntime)
+    kinds = {group for group in inner.adapter_groups() if not group.startswith("layers.")}
+    return lora_edited(AdapterEdit(without=frozenset(kinds - {"v_proj", "o_proj"})))(inner, ids, options)
+
+
+def merged_and_applied(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+    """Serve a base that has the adapter merged in already."""
+    assert isinstance(inner, HFRuntime)
+    states = inner.forward_edited(ids, AdapterEdit(scale=2.0 if options.lora else 1.0))
+    return [normalize(rows) if options.normalize else rows for rows in states]
 
 
 def one_token_dropped(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
@@ -57,8 +85,23 @@ def one_token_dropped(inner: Runtime, ids: Sequence[Sequence[int]], options: For
 
 
 def rows_shifted(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
-    """Answer as if a BOS stood in front and the last token were cut off."""
+    """Give every token the state of the one before."""
     return [torch.cat([rows[:1], rows[:-1]]) for rows in inner.forward(ids, options)]
+
+
+def rows_shifted_back(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+    """Give every token the state of the next."""
+    return [torch.cat([rows[1:], rows[-1:]]) for rows in inner.forward(ids, options)]
+
+
+def extra_bos(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+    """Put a BOS (id 0 of the demo and of the random bundles) in front, and cut the answer to length."""
+    return [rows[:-1] for rows in inner.forward([[0, *row] for row in ids], options)]
+
+
+def truncated(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+    """Cut prompts to 12 tokens."""
+    return inner.forward([row[:12] for row in ids], options)
 
 
 def not_a_number(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
@@ -66,21 +109,38 @@ def not_a_number(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardO
     return [torch.full_like(rows, float("nan")) for rows in inner.forward(ids, options)]
 
 
+def in_a_batch(others: Sequence[Sequence[int]]) -> Fault:
+    """No fault: every prompt shares its batch with others."""
+
+    def batched(inner: Runtime, ids: Sequence[Sequence[int]], options: ForwardOptions) -> list[Tensor]:
+        return inner.forward([*others, *ids], options)[len(others) :]
+
+    return batched
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A fault and the causes that name it rightly."""
+    """A fault and the cause that names it. Two of one family would change the same thing and cannot come together."""
 
     name: str
+    family: str  # adapter, rows or norm: the order in which they are stacked
     fault: Fault
-    causes: frozenset[Cause]
+    cause: Cause
+    hides: bool = False  # nothing else can be seen through it
 
 
 CASES = (
-    Case("normalisation left on", always_normalized, frozenset({Cause.NORMALIZATION})),
-    Case("LoRA dropped", no_lora, frozenset({Cause.LORA_NOT_APPLIED})),
-    Case("LoRA times 2", lora_times(2), frozenset({Cause.LORA_SCALE})),
-    Case("LoRA times 0.5", lora_times(0.5), frozenset({Cause.LORA_SCALE})),
-    Case("one token dropped", one_token_dropped, frozenset({Cause.TOKEN_MISMATCH})),
-    Case("rows shifted by one", rows_shifted, frozenset({Cause.ROWS_SHIFTED})),
-    Case("NaN", not_a_number, frozenset({Cause.NON_FINITE})),
+    Case("LoRA dropped", "adapter", no_lora, Cause.LORA_NOT_APPLIED),
+    Case("LoRA times 0.5", "adapter", lora_times(0.5), Cause.LORA_SCALE),
+    Case("LoRA times 2", "adapter", lora_times(2), Cause.LORA_TWICE),
+    Case("LoRA merged and applied", "adapter", merged_and_applied, Cause.LORA_TWICE),
+    Case("LoRA on the first layer only", "adapter", lora_on_first_layer_only, Cause.LORA_PARTIAL),
+    Case("LoRA on v and o only", "adapter", lora_on_values_only, Cause.LORA_PARTIAL),
+    Case("rows shifted by one", "rows", rows_shifted, Cause.ROWS_SHIFTED),
+    Case("rows shifted back", "rows", rows_shifted_back, Cause.ROWS_SHIFTED),
+    Case("BOS in front", "rows", extra_bos, Cause.EXTRA_BOS),
+    Case("prompt truncated", "rows", truncated, Cause.TRUNCATED),
+    Case("one token dropped", "rows", one_token_dropped, Cause.TOKEN_MISMATCH, hides=True),
+    Case("NaN", "rows", not_a_number, Cause.NON_FINITE, hides=True),
+    Case("normalisation left on", "norm", always_normalized, Cause.NORMALIZATION),
 )

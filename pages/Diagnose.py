@@ -3,60 +3,78 @@
 import streamlit as st
 
 from backend.bundle import Bundle
-from backend.check_files import file_checks
-from backend.diagnosis import Arm, diagnose
+from backend.diagnose_request import Request, run_request
 from backend.errors import BackendError
 from backend.pool import State
 from backend.probe import Decoding
-from backend.runtimes.base import ForwardOptions, RuntimeSpec
-from backend.scoring import decoded_gold
-from ui import evidence, frame, inputs
+from backend.state_cache import StateCache
+from ui import evidence, frame, questions
+
+
+@st.cache_resource(show_spinner=False)
+def _cache() -> StateCache:
+    return StateCache()
 
 
 def main() -> None:
     """Draw the page."""
     context = frame.page("Diagnose")
     try:
-        schema, text = inputs.function_and_text(context)
-        baseline, candidate, options, decoding = _arms(context.bundle)
-        if not text.strip():
+        request = _request(context.bundle)
+        question = questions.question(context)
+        if question is None:
             st.info("Type an utterance, or choose an example.", icon=":material/edit:")
             return
-        prompt = context.probe.builder.build(schema, text)
-        states = [context.pool.request(spec) for spec in (baseline, candidate)]
-        if any(status.state is State.LOADING for status in states):
-            with st.spinner("Loading; an engine takes half a minute on two cores"):
-                for spec in (baseline, candidate):
-                    context.pool.get(spec, timeout_s=300)
-            st.rerun()  # the sidebar shows what is loaded now
-        files = tuple(file_checks(candidate, context.bundle.base, trained=context.bundle.adapter))
-        gold = inputs.gold_of(context, schema.name, prompt)
-        found = diagnose(
+        _load(context, request)
+        found = run_request(
+            context.bundle,
             context.probe,
-            prompt,
-            Arm(context.pool.get(baseline), ForwardOptions()),
-            Arm(context.pool.get(candidate), options, Decoding(decoding), files),
-            gold=decoded_gold(gold, prompt, context.probe.builder) if gold is not None else None,
+            context.pool,
+            question.prompt,
+            request,
+            cache=_cache(),
+            gold=question.gold,
+            wait=False,
         )
     except BackendError as error:
         frame.show_error(error)
         return
     evidence.verdicts(found)
-    evidence.ladder(found)
-    evidence.plots(found, context.probe.builder.tokens(prompt.ids))
+    evidence.tokens(question.prompt, context.probe)
+    slot = evidence.choose_slot(found)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        evidence.slot_evidence(found, slot, question.prompt)
+    with right:
+        evidence.geometry(found, question.prompt, context.probe)
+    st.caption("The address of this page opens the same example with the same toggles; a pasted text is never in it.")
 
 
-def _arms(bundle: Bundle) -> tuple[RuntimeSpec, RuntimeSpec, ForwardOptions, str]:
+def _load(context: frame.Context, request: Request) -> None:
+    specs = (request.baseline, request.candidate)
+    if any(context.pool.request(spec).state is State.LOADING for spec in specs):
+        with st.spinner("Loading; an engine takes half a minute on two cores"):
+            for spec in specs:
+                context.pool.get(spec, timeout_s=300)
+        st.rerun()  # the sidebar shows what is loaded now
+
+
+def _request(bundle: Bundle) -> Request:
     names = [spec.name for spec in bundle.runtimes]
     left, right = st.columns(2)
-    baseline = left.selectbox("Baseline", names, key="baseline-arm", bind="query-params")
-    candidate = right.selectbox("Candidate", names, index=min(1, len(names) - 1), key="candidate-arm", bind="query-params")
+    baseline = left.selectbox("Baseline", names, key="baseline", bind="query-params")
+    candidate = right.selectbox("Candidate", names, index=min(1, len(names) - 1), key="candidate", bind="query-params")
     with st.container(horizontal=True):
-        normalize = st.toggle("Candidate normalises", key="candidate-normalize", bind="query-params")
-        lora = st.toggle("Candidate uses LoRA", value=True, key="candidate-lora", bind="query-params")
-        joint = st.toggle("Candidate decodes jointly", key="candidate-joint", bind="query-params")
-    options = ForwardOptions(normalize=normalize, lora=lora)
-    return bundle.runtime(baseline), bundle.runtime(candidate), options, "joint" if joint else "upstream"
+        normalize = st.toggle("Candidate normalises", key="normalize", bind="query-params")
+        lora = st.toggle("Candidate uses LoRA", value=True, key="lora", bind="query-params")
+        joint = st.toggle("Candidate decodes jointly", key="joint", bind="query-params")
+    return Request(
+        bundle.runtime(baseline),
+        bundle.runtime(candidate),
+        normalize=normalize,
+        lora=lora,
+        decoding=Decoding.JOINT if joint else Decoding.UPSTREAM,
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ PAGES = (
     ("app.py", "Playground", ":material/edit_note:"),
     ("pages/Evaluate.py", "Evaluate", ":material/table_chart:"),
     ("pages/Diagnose.py", "Diagnose", ":material/troubleshoot:"),
+    ("pages/Norms.py", "Norms", ":material/straighten:"),
     ("pages/Health.py", "Health", ":material/monitor_heart:"),
 )
 

@@ -1,5 +1,6 @@
-"""The one file that runs AutoAWQ: here, or in an environment of its own as
-``python -m backend.awq.autoawq BASE OUT BLOCKS``.
+"""The one file that runs AutoAWQ: here, or in an environment of its own.
+
+There it is ``python -m backend.awq.autoawq BASE OUT BLOCKS``.
 
 It imports nothing of this project but names, so that the other environment needs no more than AutoAWQ does.
 """

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from backend.bundle import load_bundle
-from backend.check_files import file_checks
 from backend.commands import arguments as shared
-from backend.diagnosis import Arm, diagnose
+from backend.diagnose_request import Request, run_request
 from backend.diagnosis_types import Diagnosis
 from backend.errors import InputError
-from backend.norms import norm_stats
 from backend.pool import Pool
-from backend.runtimes.base import ForwardOptions
+from backend.probe import Decoding
 from backend.schema import get_schema, load_schemas
+from backend.state_cache import StateCache
 from backend.store import Store, example_of
 from backend.store_path import default_store
 
@@ -39,6 +39,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--candidate", required=True, metavar="NAME")
     parser.add_argument("--normalize", action="store_true", help="the candidate normalises")
     parser.add_argument("--no-lora", action="store_true", help="the candidate leaves the adapter out")
+    parser.add_argument("--decoding", choices=list(Decoding), default=Decoding.UPSTREAM, help="how the candidate decodes")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=run)
 
@@ -50,26 +51,21 @@ def run(arguments: argparse.Namespace) -> int:
     schema = get_schema(load_schemas(bundle.schemas), function)
     if arguments.slot is not None and arguments.slot not in schema.slot_names:
         raise InputError("No slot of that name", found=arguments.slot, remedy=f"Slots: {', '.join(schema.slot_names)}.")
-    specs = [bundle.runtime(arguments.baseline or bundle.runtimes[0].name), bundle.runtime(arguments.candidate)]
+    request = Request(
+        bundle.runtime(arguments.baseline or bundle.runtimes[0].name),
+        bundle.runtime(arguments.candidate),
+        normalize=arguments.normalize,
+        lora=not arguments.no_lora,
+        decoding=Decoding(arguments.decoding),
+    )
     probe = bundle.load_probe()
     prompt = probe.builder.build(schema, utterance)
     with Pool() as pool:
-        options = ForwardOptions(normalize=arguments.normalize, lora=not arguments.no_lora)
-        files = tuple(file_checks(specs[1], bundle.base, trained=bundle.adapter))
-        arms = [Arm(pool.get(specs[0]), ForwardOptions()), Arm(pool.get(specs[1]), options, file_checks=files)]
-        found = diagnose(probe, prompt, *arms, gold=gold)
-        states = [arm.runtime.forward([prompt.ids], arm.options)[0] for arm in arms]
-    norms = {spec.name: asdict(norm_stats(rows)) for spec, rows in zip(specs, states, strict=True)}
-    verdicts = [v for v in found.verdicts if arguments.slot in (None, v.slot)]
+        found = run_request(bundle, probe, pool, prompt, request, cache=StateCache(), gold=gold)
     if arguments.json:
-        report = {"verdicts": [asdict(v) for v in verdicts], "ladder": _ladder(found), "norms": norms}
-        print(json.dumps(report, ensure_ascii=False, indent=2))
+        print(json.dumps(_report(found, arguments.slot), ensure_ascii=False, indent=2))
     else:
-        for verdict in verdicts:
-            print(f"{verdict.slot}: {verdict.cause} (confidence {verdict.confidence:.2f})")
-            for evidence in verdict.evidence:
-                print(f"  {evidence.name}: {evidence.observed}, expected {evidence.expected}")
-            print(f"  {verdict.remedy}")
+        print("\n".join(_lines(found, arguments.slot)))
     return 0
 
 
@@ -86,8 +82,40 @@ def _question(arguments: argparse.Namespace) -> tuple[str, str, dict[str, tuple[
         return example_of(store, arguments.run_number, arguments.example)
 
 
-def _ladder(found: Diagnosis) -> list[dict[str, Any]]:
-    return [
-        {"factor": step.factor, "changed": list(step.changed), "answers": {slot.slot: slot.value for slot in step.slots}}
+def _report(found: Diagnosis, slot: str | None) -> dict[str, Any]:
+    steps = [
+        {
+            "factor": step.factor,
+            "changed": list(step.changed),
+            "answers": {prediction.slot: prediction.value for prediction in step.slots},
+            # with --slot gold is that slot's alone
+            "right": {p.slot: right for p, right in zip(step.slots, step.right, strict=True) if slot in (None, p.slot)},
+        }
         for step in found.ladder
     ]
+    norms = {side: {"runtime": arm.runtime, **asdict(arm.norms)} for side, arm in zip(_SIDES, found.arms, strict=False)}
+    return {
+        "verdicts": [asdict(v) for v in found.verdicts if slot in (None, v.slot)],
+        "faults": [asdict(finding) for finding in found.faults],
+        "ladder": steps,
+        "shares": {s.slot: dict(s.shares) for s in found.shares if slot in (None, s.slot)},
+        "norms": norms,
+    }
+
+
+_SIDES = ("baseline", "candidate")
+
+
+def _lines(found: Diagnosis, slot: str | None) -> Iterator[str]:
+    for verdict in found.verdicts:
+        if slot in (None, verdict.slot):
+            yield f"{verdict.slot}: {verdict.cause} (confidence {verdict.confidence:.2f})"
+            for evidence in verdict.evidence:
+                yield f"  {evidence.name}: {evidence.observed}, expected {evidence.expected}"
+            yield f"  {verdict.remedy}"
+    for step in found.ladder[1:]:
+        yield f"step {step.factor}: changes {', '.join(step.changed) or 'nothing'}"
+    for shares in found.shares:
+        if slot in (None, shares.slot) and shares.order_matters:
+            listed = ", ".join(f"{factor} {share:.2f}" for factor, share in shares.shares)
+            yield f"{shares.slot}: the order of steps matters; shares {listed}"

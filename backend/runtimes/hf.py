@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from backend.adapter import require_weights
 from backend.awq.dequantize import dequantized_state, quantization_config
-from backend.errors import BundleError, PrerequisiteError
+from backend.errors import BundleError, InputError, PrerequisiteError
 from backend.foreign_code import refuse_foreign_code
 from backend.norms import normalize
+from backend.runtimes.adapter_edit import AdapterEdit, adapter_groups, edited
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
 from backend.runtimes.batching import token_budget_batches
 
@@ -75,7 +76,21 @@ class HFRuntime(Runtime):
                     states[i] = normalize(row) if options.normalize else row.clone()
         return [row for row in states if row is not None]
 
-    def _batch(self, ids: Sequence[Sequence[int]], *, lora: bool) -> list[Tensor]:
+    def adapter_groups(self) -> tuple[str, ...]:
+        """Return the groups of modules that an `AdapterEdit` can leave without adapter; none without an adapter."""
+        return adapter_groups(self._model) if self.info.has_adapter else ()
+
+    def forward_edited(self, ids: Sequence[Sequence[int]], edit: AdapterEdit) -> list[Tensor]:
+        """Compute raw states with a changed adapter, as a faulty deployment would; raises as `forward` does."""
+        import torch
+
+        if not self.info.has_adapter:
+            raise InputError(f"{self.spec.name} has no adapter to change", remedy="Choose a runtime with an adapter.")
+        self._check_ids(ids)
+        with torch.inference_mode():
+            return [row.clone() for row in self._batch(ids, lora=True, edit=edit)]
+
+    def _batch(self, ids: Sequence[Sequence[int]], *, lora: bool, edit: AdapterEdit | None = None) -> list[Tensor]:
         import torch
 
         width = max(len(row) for row in ids)
@@ -84,7 +99,7 @@ class HFRuntime(Runtime):
         with self._lock:
             stack = self._model.get_base_model() if self.info.has_adapter else self._model
             off = self.info.has_adapter and not lora
-            with self._model.disable_adapter() if off else nullcontext():
+            with self._model.disable_adapter() if off else edited(self._model, edit) if edit else nullcontext():
                 output = stack.base_model(input_ids=padded.to(self._model.device), use_cache=False)
         hidden = output.last_hidden_state.cpu()
         return [hidden[i, : len(row)] for i, row in enumerate(ids)]
