@@ -9,8 +9,14 @@ SCREENSHOTS = ROOT / "screenshots"
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    with serve(tmp_path_factory.mktemp("store")) as url:
+def store_folder(tmp_path_factory):
+    """Where the server of the browser tests keeps its runs."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def server(store_folder):
+    with serve(store_folder) as url:
         yield url
 
 
