@@ -41,9 +41,7 @@ def _summary(checks: list | None) -> str:
 
 
 def _table(checks: list) -> None:
-    rows = [
-        {"": "✓" if c.passed else "✗", "check": c.name, "observed": c.observed, "expected": c.expected} for c in checks
-    ]
+    rows = [{"": "✓" if c.passed else "✗", "check": c.name, "observed": c.observed, "expected": c.expected} for c in checks]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
