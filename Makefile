@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # vLLM comes in two builds; both want exactly the torch that requirements.txt pins
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: run test chromium
+.PHONY: run test bench chromium
 run: $(VENV)/ready
 	@echo "Serving the demo bundle on http://127.0.0.1:8501"
 	$(BIN)/streamlit run app.py
@@ -14,6 +14,14 @@ test: $(VENV)/ready chromium
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+# the figures of benchmarks/README.md that need no GPU; on a machine that does nothing else
+bench: $(VENV)/ready chromium
+	$(BIN)/pip install -q -r requirements-bench.txt
+	$(BIN)/python -m benchmarks.throughput --vllm
+	$(BIN)/python -m benchmarks.latency --runtime hf-bf16 --runtime vllm-fp16 --browser
+	$(BIN)/python -m benchmarks.matrix
+	$(BIN)/python -m benchmarks.remote
 
 # the browser of the browser tests, from Debian
 chromium:

@@ -127,6 +127,6 @@ def _processor() -> str:
 
 
 def _short(value: float | str) -> str:
-    if isinstance(value, str) or isinstance(value, int):
+    if isinstance(value, (str, int)):
         return str(value)
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -15,10 +15,15 @@ import argparse
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
+
+import torch
 
 from backend.bundle import DEMO, Bundle, load_bundle
 from backend.errors import BackendError
@@ -63,7 +68,8 @@ def measure(bundle: Bundle, spec: RuntimeSpec, options: argparse.Namespace, repo
         for n_tokens in options.tokens:
             prompts = fresh_prompts(bundle, probe.builder, n_tokens)
             for batch in options.batch:
-                report.add(f"{spec.name}, batch {batch} x {n_tokens} tokens", **_cell(runtime, probe, prompts, batch, options))
+                figures = _cell(runtime, probe, prompts, batch, options)
+                report.add(f"{spec.name}, batch {batch} x {n_tokens} tokens", **figures)
         report.add(f"{spec.name}, device", loaded_s=loaded_s, memory_gib=(memory_bytes() - before) / 2**30)
     finally:
         runtime.close()
@@ -75,24 +81,46 @@ def _cell(
     """Time one batch size: whole, forward pass with transfer, and heads with decoding."""
     forward_s: list[float] = []
     heads_s: list[float] = []
+    copies_s: list[float] = []
     moved = 0.0
     warm, repeats = 2, REPEATS.get(batch, 12)
     while len(forward_s) < warm + 3 or (len(forward_s) < warm + repeats and sum(forward_s) < options.cell_s):
         given = [next(prompts) for _ in range(batch)]
         started = time.perf_counter()
-        states = runtime.forward([p.ids for p in given], ForwardOptions())
+        with _copies_from_device(copies_s):
+            states = runtime.forward([p.ids for p in given], ForwardOptions())
         between = time.perf_counter()
         probe.predict_batch(given, states)
         heads_s.append(time.perf_counter() - between)
         forward_s.append(between - started)
         moved = sum(rows.numel() * rows.element_size() for rows in states) / sum(len(p.ids) for p in given)
     whole = Timing(tuple(a + b for a, b in zip(forward_s[warm:], heads_s[warm:], strict=True)))
+    shares = {"copy_share": sum(copies_s) / sum(forward_s)} if copies_s else {}
     return {
         **whole.figures(),
+        **shares,
         "forward_ms": Timing(tuple(forward_s[warm:])).median * 1000,
         "heads_ms": Timing(tuple(heads_s[warm:])).median * 1000,
         "bytes_per_token_and_width": moved / runtime.info.d_model,
     }
+
+
+@contextmanager
+def _copies_from_device(spent: list[float]) -> Iterator[None]:
+    """Note how long copies from the device take, once what they wait for is there."""
+    usual = torch.Tensor.cpu
+
+    def clocked(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_cuda:
+            return usual(tensor)
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        copied = usual(tensor)
+        spent.append(time.perf_counter() - started)
+        return copied
+
+    with mock.patch.object(torch.Tensor, "cpu", clocked):
+        yield
 
 
 def fresh_prompts(bundle: Bundle, builder: PromptBuilder, n_tokens: int) -> Iterator[Prompt]:
@@ -124,20 +152,18 @@ def memory_bytes() -> int:
 def _make(options: argparse.Namespace) -> Bundle:
     if "make" not in options.stage:
         return load_bundle(options.folder)
-    import torch
-
     started = time.perf_counter()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     made = write_bundle(options.folder, SMALL if options.small else LLAMA_8B, source=load_bundle(DEMO), device=device)
-    print(f"bundle in {options.folder} after {time.perf_counter() - started:.1f} s", flush=True)
+    print(f"bundle in {options.folder} after {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
     return made
 
 
 def _options() -> argparse.Namespace:
     known = parser(__doc__)
-    known.add_argument("--folder", type=Path, help="where the model is written, or lies; 23 GB (default: a new folder in /tmp)")
+    known.add_argument("--folder", type=Path, help="where the model is written, or lies; 23 GB")
     known.add_argument("--stage", action="append", choices=["make", *STAGES], help="may be repeated; default all")
-    known.add_argument("--small", action="store_true", help="hidden size 256, 2 layers, fewer and shorter prompts: shows that it runs")
+    known.add_argument("--small", action="store_true", help="a tiny shape and few prompts: shows that it runs")
     known.add_argument("--batch", type=int, action="append", help="may be repeated; default 1, 8, 64")
     known.add_argument("--tokens", type=int, action="append", help="may be repeated; default 64, 512")
     known.add_argument("--serve-flag", action="append", default=[], help="one more argument of the vLLM server")

@@ -115,7 +115,7 @@ def _write_awq(folder: Path, shape: Shape, device: str) -> None:
 
 def _write_adapter(folder: Path, shape: Shape, device: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(TARGETS), task_type="CAUSAL_LM", inference_mode=True)
+    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(TARGETS), task_type="CAUSAL_LM")
     config.save_pretrained(folder)
     tensors = {}
     for name, size in _shapes(shape.config()):

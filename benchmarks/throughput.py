@@ -1,11 +1,11 @@
 """Slots a second, against what people would use instead: ``python -m benchmarks.throughput [--prompts N] [--vllm]``.
 
-- HF runtime and heads against a plain loop written as upstream evaluates: batches of 8 in file order, padded, with vocabulary
-  logits and all hidden states, one slot after the other. Same model object, same ids, and the answers are compared.
+- HF runtime and heads against a plain loop written as upstream evaluates: batches of 8 in file order, padded, with
+  vocabulary logits and all hidden states, one slot after the other. Same model object and ids; the answers are compared.
 - HF runtime against sentence-transformers' token embeddings, whose module is this very model. No heads on either side.
 - Share of each step in an evaluation of the same prompts into a fresh store.
-- With ``--vllm``: managed server and heads-free runtime against bare ``LLM.encode`` of the same prompts in a process of its own
-  with the same engine arguments, one after the other.
+- With ``--vllm``: managed server over HTTP against bare ``LLM.encode`` of the same prompts in a process of its own with the
+  same engine arguments, one after the other. No heads on either side.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -103,7 +102,7 @@ def against_sentence_transformers(
 ) -> None:
     """Compare token states alone; their tokeniser is included, as their interface takes text."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Transformer
+    from sentence_transformers.sentence_transformer.modules import Transformer
 
     module = Transformer(bundle.base, max_seq_length=bundle.max_tokens)
     module.auto_model = runtime._model.get_base_model().base_model  # ours, adapter and dtype included
@@ -174,7 +173,7 @@ def against_bare_vllm(report: Report, bundle: Bundle, prompts: list[Prompt], rou
             ours = timed(lambda: runtime.forward(ids, LORA), repeats=rounds)
         finally:
             runtime.close()
-    bare = encode_seconds(replace(spec), ids, rounds=rounds)
+    bare = encode_seconds(spec, ids, rounds=rounds)
     slots = sum(len(p.slot_names) for p in prompts)
     _compare(report, "vLLM runtime over HTTP", ours, "bare LLM.encode", Timing(tuple(bare)), slots=slots)
 
