@@ -69,7 +69,8 @@ class HFRuntime(Runtime):
         with torch.inference_mode():
             for batch in token_budget_batches([len(row) for row in ids], budget=budget):
                 packed = self._batch([ids[i] for i in batch], lora=options.lora)
-                rows = (normalize(packed) if options.normalize else packed).split([len(ids[i]) for i in batch])
+                used = normalize(packed) if options.normalize else packed
+                rows = torch.split(used, [len(ids[i]) for i in batch])
                 for i, row in zip(batch, rows, strict=True):
                     states[i] = row
         return [row for row in states if row is not None]
