@@ -117,18 +117,22 @@ class Probe:
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        queries = [rows[list(prompt.query_positions)].float() for prompt, rows in zip(prompts, states, strict=True)]
+        # the [d, d] products over real queries only; padded before the scores
+        queries = torch.cat([rows[list(p.query_positions)] for p, rows in zip(prompts, states, strict=True)]).float()
+        counts = [len(prompt.query_positions) for prompt in prompts]
+        pointers = self.heads.pointer_queries(queries).transpose(0, 1)  # [all slots, 2, d]
+        null = pad_sequence(list(torch.split(self.heads.null_logits(queries), counts)), batch_first=True)
         tokens = [
             rows[prompt.utterance_span.start : prompt.utterance_span.end].float()
             for prompt, rows in zip(prompts, states, strict=True)
         ]
-        q = pad_sequence(queries, batch_first=True)  # [B, S, d]
+        q = pad_sequence(list(torch.split(pointers, counts)), batch_first=True)  # [B, S, 2, d]
         h = pad_sequence(tokens, batch_first=True)  # [B, U, d]
         lengths = torch.tensor([len(rows) for rows in tokens])
         padding = torch.arange(h.shape[1]) >= lengths[:, None]
-        start, end = self.heads.pointer_queries(q) @ h.transpose(1, 2)
+        start, end = q.permute(2, 0, 1, 3) @ h.transpose(1, 2)
         return (
-            self.heads.null_logits(q),
+            null,
             start.masked_fill(padding[:, None], -torch.inf),
             end.masked_fill(padding[:, None], -torch.inf),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,8 @@ class PromptBuilder:
         self.max_tokens = max_tokens
         self._tokenizer = tokenizer
         self._pieces: dict[str, tuple[int, ...]] = {}
+        # the cells of a matrix read mostly the same values, and gold is the same in all of them
+        self._decoded = lru_cache(maxsize=2**16)(self._decode)
 
     def build(self, schema: FunctionSchema, utterance: str) -> Prompt:
         """Build the prompt of one utterance.
@@ -113,6 +116,9 @@ class PromptBuilder:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, stripped: the only way this project turns ids into a value."""
+        return self._decoded(tuple(ids))
+
+    def _decode(self, ids: tuple[int, ...]) -> str:
         return str(self._tokenizer.decode(list(ids))).strip()
 
     def decode_span(self, prompt: Prompt, tokens: Span) -> str:
