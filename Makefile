@@ -20,8 +20,9 @@ bench: $(VENV)/ready chromium
 	$(BIN)/pip install -q -r requirements-bench.txt
 	$(BIN)/python -m benchmarks.throughput --vllm
 	$(BIN)/python -m benchmarks.latency --runtime hf-bf16 --runtime vllm-fp16 --browser
-	$(BIN)/python -m benchmarks.matrix
+	$(BIN)/python -m benchmarks.matrix --rounds 2
 	$(BIN)/python -m benchmarks.remote
+	for name in memory page verdict toggles; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # the browser of the browser tests, from Debian
 chromium:
