@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # vLLM comes in two builds; both want exactly the torch that requirements.txt pins
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: run test chromium screenshots figures
+.PHONY: run test bench chromium screenshots figures
 run: $(VENV)/ready
 	@echo "Serving the demo bundle on http://127.0.0.1:8501"
 	$(BIN)/streamlit run app.py
@@ -28,6 +28,15 @@ figures: $(VENV)/ready chromium
 	$(BIN)/python -m backend record --limit 12 --runtime hf-bf16 --runtime vllm-fp16 --runtime vllm-awq --out demo/bundle/recorded.zip
 	$(BIN)/python -m docs.figures
 	$(BIN)/python -m tests.browser.screenshots
+
+# the figures of benchmarks/README.md that need no GPU; on a machine that does nothing else
+bench: $(VENV)/ready chromium
+	$(BIN)/pip install -q -r requirements-bench.txt
+	$(BIN)/python -m benchmarks.throughput --vllm
+	$(BIN)/python -m benchmarks.latency --runtime hf-bf16 --runtime vllm-fp16 --browser
+	$(BIN)/python -m benchmarks.matrix --runtime hf-bf16 --runtime hf-fp16 --limit 300
+	$(BIN)/python -m benchmarks.remote
+	for name in memory page verdict toggles; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # the browser of the browser tests, from Debian
 chromium:

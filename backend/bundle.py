@@ -145,6 +145,7 @@ def _spec(folder: Path, content: BundleFile, entry: RuntimeEntry) -> RuntimeSpec
         remote_lora=entry.remote_lora,
         recording=str(folder / entry.recording) if entry.recording else "",
         max_lora_rank=_rank(adapter),
+        cuda_graphs=entry.cuda_graphs,
     )
 
 

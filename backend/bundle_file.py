@@ -39,6 +39,7 @@ class RuntimeEntry(_Strict):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     remote_model: _Name = "base"
     remote_lora: _Name = "probe"
+    cuda_graphs: bool = False  # of a vLLM server that the app starts, on a CUDA device
     recording: _Path | None = None  # file of a recorded runtime, which holds one of the same name
 
 

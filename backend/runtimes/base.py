@@ -41,6 +41,7 @@ class RuntimeSpec:
     remote_lora: str = "probe"  # the server's name of the adapter
     recording: str = ""  # file of a recorded runtime
     max_lora_rank: int = 16
+    cuda_graphs: bool = False  # of a managed vLLM server; see vllm_cuda.py
 
 
 @dataclass(frozen=True, slots=True)

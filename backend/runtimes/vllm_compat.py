@@ -17,6 +17,7 @@ from typing import Any
 
 from backend.errors import PrerequisiteError
 from backend.runtimes.base import RuntimeSpec
+from backend.runtimes.vllm_cuda import graph_arguments
 
 TASK = "token_embed"
 _ADAPTER_BY_NAME = (0, 23)
@@ -142,7 +143,7 @@ def serve_arguments(spec: RuntimeSpec, spelling: Spelling, *, port: int) -> list
         *("--max-model-len", str(max_length(spec))),
         *("--gpu-memory-utilization", "0.2"),
         *("--kv-cache-memory-bytes", str(kv_cache_bytes(spec))),
-        "--enforce-eager",
+        *(graph_arguments(spec) if spec.cuda_graphs else ["--enforce-eager"]),
         *(spelling.config_flag, json.dumps(spelling.pooler_config())),
     ]
     if spec.adapter is not None:
