@@ -94,7 +94,7 @@ def test_another_baseline_turns_the_comparison_round(page, plan):
 def test_two_runs_of_one_set_and_switching_between_them(page, plan):
     app = page(plan, replace(plan, specs=plan.specs[1:]))
     assert not app.exception and app.selectbox(key="baseline").value == "b"
-    app.selectbox(key="run").set_value(1).run()
+    app.selectbox(key="evaluation").set_value(1).run()
     assert not app.exception
     app.session_state["past-runs"] = True
     app.run()

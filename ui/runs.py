@@ -54,7 +54,7 @@ def new_run(context: Context, store: Store) -> None:
                     skip_bad=skip_bad,
                 )
                 with st.spinner("Checking every row of the dataset"):
-                    st.session_state["run"] = jobs.start(store.path, plan)
+                    st.session_state["evaluation"] = jobs.start(store.path, plan)
                 st.rerun()
             except BackendError as error:
                 show_error(error)
@@ -65,9 +65,10 @@ def choose(store: Store) -> Run | None:
     found = {run.id: run for run in store.runs()}
     if not found:
         return None
-    if st.session_state.get("run") not in found:
-        st.session_state["run"] = next(iter(found))
-    number = st.selectbox("Run", list(found), format_func=lambda i: title(found[i]), key="run", bind="query-params")
+    if st.session_state.get("evaluation") not in found:
+        st.session_state["evaluation"] = next(iter(found))
+    # not "run": leaving the page takes a bound name out of the address, and Diagnose reads that one there
+    number = st.selectbox("Run", list(found), format_func=lambda i: title(found[i]), key="evaluation", bind="query-params")
     return found[number]
 
 
@@ -108,7 +109,7 @@ def progress(store: Store, run: Run) -> None:
             st.rerun()
         if not running and st.button("Delete run", key="delete"):
             store.delete(run.id)
-            st.session_state.pop("run", None)
+            st.session_state.pop("evaluation", None)
             st.rerun()
 
 

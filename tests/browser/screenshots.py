@@ -16,7 +16,7 @@ TO = ROOT / "screenshots"
 IN_DOCS = {"playground-light-1280": "playground.png", "diagnose-dark-1280": "diagnose.png"}
 PATHS = {
     "Diagnose": "Diagnose?candidate-normalize=true",
-    "Evaluate": "Evaluate?run=1",
+    "Evaluate": "Evaluate?evaluation=1",
 }
 
 

@@ -23,6 +23,7 @@ def _open_first(page):
 
 
 def _start(page):
+    """Unfold the form of a new run."""
     if not page.locator(".st-key-start button").is_visible():
         page.locator("[data-testid=stExpander] summary").first.click()
 
@@ -32,6 +33,7 @@ def test_upload_close_come_back_filter_open(open_page, tmp_path):
     lines = (DEMO / "heldout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:130]
     (tmp_path / "mine.jsonl").write_text("".join(lines), encoding="utf-8")
     page = open_page("Evaluate")
+    _start(page)
     page.locator(".st-key-upload input[type=file]").set_input_files(tmp_path / "mine.jsonl")
     page.wait_for_timeout(500)
     idle(page)
@@ -42,7 +44,7 @@ def test_upload_close_come_back_filter_open(open_page, tmp_path):
     page = open_page("Evaluate")
     expect(page.locator("[data-testid=stProgress]")).to_contain_text("finished: 520 of 520 prompts", timeout=150_000)
     expect(page.locator(".st-key-matrix").first).to_contain_text("hf-fp16", timeout=30_000)
-    assert "mine.jsonl" in page.locator(".st-key-run input").input_value()
+    assert "mine.jsonl" in page.locator(".st-key-evaluation input").input_value()
     idle(page)
     shot(page, "evaluate")
 
@@ -68,6 +70,19 @@ def test_upload_close_come_back_filter_open(open_page, tmp_path):
     with page.expect_download(timeout=60_000) as report:
         page.locator(".st-key-html button").click()
     assert "McNemar" in report.value.path().read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(280)
+def test_two_clicks_from_a_row_of_the_table_to_its_verdict(open_page, stored):
+    run, _ = stored
+    page = open_page(f"Evaluate?evaluation={run}")
+    _press(page, "cell", "L2 on, LoRA on")
+    _press(page, "show", "All wrong")
+    _open_first(page)
+    shot(page, "two-clicks")
+    page.locator(".st-key-opened a").click()
+    expect(page.locator("[data-testid=stMain]")).to_contain_text("normalisation on", timeout=90_000)
+    assert "/Diagnose" in page.url and f"run={run}" in page.url
 
 
 @pytest.mark.timeout(280)
