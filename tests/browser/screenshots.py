@@ -15,7 +15,7 @@ WIDTHS = (420, 1280, 1920)
 TO = ROOT / "screenshots"
 IN_DOCS = {"playground-light-1280": "playground.png", "diagnose-dark-1280": "diagnose.png"}
 PATHS = {
-    "Diagnose": "Diagnose?candidate-normalize=true",
+    "Diagnose": "Diagnose?normalize=true",
     "Evaluate": "Evaluate?evaluation=1",
 }
 
