@@ -66,9 +66,12 @@ def choose(store: Store) -> Run | None:
     if not found:
         return None
     if st.session_state.get("evaluation") not in found:
-        st.session_state["evaluation"] = next(iter(found))
-    # not "run": leaving the page takes a bound name out of the address, and Diagnose reads that one there
-    number = st.selectbox("Run", list(found), format_func=lambda i: title(found[i]), key="evaluation", bind="query-params")
+        asked = st.query_params.get("evaluation", "")
+        named = int(asked) if asked.isdecimal() and len(asked) < 10 else None
+        st.session_state["evaluation"] = named if named in found else next(iter(found))
+    number = st.selectbox("Run", list(found), format_func=lambda i: title(found[i]), key="evaluation")
+    # not bound: a bound list would put its whole label into the address; and not "run", which Diagnose reads
+    st.query_params["evaluation"] = str(number)
     return found[number]
 
 
