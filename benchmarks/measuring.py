@@ -104,7 +104,7 @@ def machine() -> str:
 
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     memory = psutil.virtual_memory().total / 2**30
-    return ", ".join([_processor(), f"{len(os.sched_getaffinity(0))} cores", f"{memory:.0f} GiB", *cards])
+    return ", ".join([processor(), f"{len(os.sched_getaffinity(0))} cores", f"{memory:.0f} GiB", *cards])
 
 
 def versions() -> dict[str, str]:
@@ -118,7 +118,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name the processor, or its architecture where the machine does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
