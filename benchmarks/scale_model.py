@@ -167,11 +167,17 @@ def _weight(name: str, size: tuple[int, ...], device: str, dtype: torch.dtype) -
 
 
 def _quantized(stem: str, size: tuple[int, ...], device: str) -> dict[str, Tensor]:
-    """Random 4-bit weights in AutoAWQ's GEMM layout, eight to an int32, of about the spread of real ones."""
+    """Random 4-bit weights in AutoAWQ's GEMM layout, eight to an int32, of about the spread of real ones.
+
+    Zero points are 7 or 8 at random: weights from 0 to 15 around either alone lean to one side by half a step, which 32
+    layers blow up to infinity.
+    """
     n_out, n_in = size
     low, high = -(2**31), 2**31 - 1
     whole = torch.randint(low, high, (n_in, n_out // 8), dtype=torch.int32, device=device)
-    zeros = torch.full((n_in // GROUP, n_out // 8), 0x77777777, dtype=torch.int32, device=device)
+    eighths = torch.randint(0, 2, (n_in // GROUP, n_out // 8, 8), dtype=torch.int32, device=device) + 7
+    places = 4 * torch.arange(8, dtype=torch.int32, device=device)
+    zeros = (eighths << places).sum(-1, dtype=torch.int64).to(torch.int32)  # wraps: the top bit is the sign
     scales = torch.full((n_in // GROUP, n_out), STD / 4.6, dtype=torch.float16, device=device)
     return {f"{stem}.qweight": whole, f"{stem}.qzeros": zeros, f"{stem}.scales": scales}
 
