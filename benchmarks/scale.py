@@ -30,9 +30,10 @@ from backend.errors import BackendError
 from backend.probe import Probe
 from backend.prompt import Prompt, PromptBuilder
 from backend.runtimes import vllm_process
-from backend.runtimes.base import ForwardOptions, Runtime, RuntimeSpec
+from backend.runtimes.base import Engine, ForwardOptions, Runtime, RuntimeSpec
 from backend.runtimes.load import load_runtime
 from backend.schema import load_schemas
+from benchmarks.bare_vllm import encode_seconds
 from benchmarks.measuring import Report, Timing, parser
 from benchmarks.scale_model import LLAMA_8B, SMALL, write_bundle
 
@@ -73,6 +74,19 @@ def measure(bundle: Bundle, spec: RuntimeSpec, options: argparse.Namespace, repo
         report.add(f"{spec.name}, device", loaded_s=loaded_s, memory_gib=(memory_bytes() - before) / 2**30)
     finally:
         runtime.close()
+    if options.bare and spec.engine is Engine.VLLM:
+        _bare(bundle, spec, options, report)
+
+
+def _bare(bundle: Bundle, spec: RuntimeSpec, options: argparse.Namespace, report: Report) -> None:
+    """Time ``LLM.encode`` in one process with the same engine arguments: what of a request is not HTTP or ours."""
+    builder = bundle.load_probe().builder
+    for n_tokens in options.tokens:
+        prompts = fresh_prompts(bundle, builder, n_tokens)
+        for batch in (size for size in options.batch if size <= 8):
+            given = [list(next(prompts).ids) for _ in range(batch)]
+            timing = Timing(tuple(encode_seconds(spec, given, rounds=20)))
+            report.add(f"{spec.name}, bare LLM.encode, batch {batch} x {n_tokens} tokens", **timing.figures())
 
 
 def _cell(
@@ -167,6 +181,7 @@ def _options() -> argparse.Namespace:
     known.add_argument("--batch", type=int, action="append", help="may be repeated; default 1, 8, 64")
     known.add_argument("--tokens", type=int, action="append", help="may be repeated; default 64, 512")
     known.add_argument("--serve-flag", action="append", default=[], help="one more argument of the vLLM server")
+    known.add_argument("--bare", action="store_true", help="also LLM.encode in one process, one engine for each cell")
     known.add_argument("--cell-s", type=float, default=6.0, help="most seconds of forward passes in one cell")
     options = known.parse_args()
     options.stage = options.stage or ["make", *STAGES]
