@@ -16,6 +16,7 @@ from backend.prompt import PromptBuilder, load_tokenizer
 from backend.schema import FunctionSchema, load_schemas
 from backend.tensors import tensor_shapes
 from backend.verify_weights import check_adapter, check_finite, check_fit, check_source, hidden_size
+from backend.weight_files import require_model_weights
 
 T = TypeVar("T")
 _MANY = 5  # problems of one kind that are told one by one
@@ -87,6 +88,7 @@ def _check_base(bundle: Bundle) -> Iterator[Problem]:
     if not foreign:  # reading the configuration is what would fetch it
         _try(found, "base", lambda: check_fit(folder))
         _try(found, "base", lambda: _check_tokenizer(bundle, folder))
+    _try(found, "base", lambda: require_model_weights(folder))
     _try(found, "base", lambda: check_finite(folder))
     yield from found
 
@@ -129,6 +131,7 @@ def _check_awq(bundle: Bundle) -> Iterator[Problem]:
         found: list[Problem] = []
         if Path(bundle.base).is_dir():
             _try(found, path.name, lambda path=path: check_source(path, Path(bundle.base)))  # type: ignore[misc]
+        _try(found, path.name, lambda path=path: require_model_weights(path))  # type: ignore[misc]
         _try(found, path.name, lambda path=path: check_finite(path))  # type: ignore[misc]
         yield from found
 

@@ -6,10 +6,9 @@ import tempfile
 import threading
 from pathlib import Path
 
-from backend.adapter import require_weights
-from backend.errors import BundleError
 from backend.foreign_code import refuse_foreign_code
 from backend.runtimes.base import Engine, Runtime, RuntimeSpec
+from backend.weight_files import require_adapter_weights, require_model_weights
 
 LOG_DIR = Path(tempfile.gettempdir()) / "probe-parity"
 
@@ -36,12 +35,10 @@ def load_runtime(spec: RuntimeSpec, *, stop: threading.Event | None = None) -> R
 
 
 def _refuse_files(spec: RuntimeSpec) -> None:
-    """Refuse what vLLM would take without asking: pickled weights where safetensors are missing, code from elsewhere."""
+    """Refuse what vLLM would take without asking: pickles, random numbers for missing layers, code from elsewhere."""
     refuse_foreign_code(spec.model)
-    model = Path(spec.model)
-    if model.is_dir() and not any(model.glob("*.safetensors")):
-        raise BundleError("No weights", found=f"no .safetensors in {model.name}", remedy="Save them as safetensors.")
+    if Path(spec.model).is_dir():
+        require_model_weights(Path(spec.model))
     if spec.adapter is not None:
         refuse_foreign_code(spec.adapter)
-        if Path(spec.adapter).is_dir():
-            require_weights(Path(spec.adapter))
+        require_adapter_weights(spec.adapter)
