@@ -16,6 +16,17 @@ from backend.tensors import tensor_shapes
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_LAYERS = "num_hidden_layers"
+_SIZES = (
+    _LAYERS,
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
+_COPY = "Copy the checkpoint again; config.json and the weights must belong together."
 _SAVE = "Save them as safetensors."
 
 
@@ -33,15 +44,22 @@ def require_model_weights(folder: Path) -> None:
             remedy="Move the adapter into a folder of its own.",
         )
     shapes = tensor_shapes(folder)
-    n = _layer_count(folder)
+    sizes = _sizes(folder)
+    largest = max((side for shape in shapes.values() for side in shape), default=0)
+    for key in (key for key, value in sizes.items() if value > largest and key != _LAYERS):
+        raise BundleError(
+            "config.json does not belong to the weights",
+            found=f"{key} {sizes[key]}, no tensor has a side above {largest}",
+            remedy=_COPY,
+        )
     there = {int(found[1]) for name in shapes if (found := _LAYER.search(name))}
-    missing = sorted(set(range(n)) - there)
-    if there and missing:
+    n = sizes.get(_LAYERS, 0)
+    if there and not n <= len(there):
+        first = next(layer for layer in range(n) if layer not in there)
         raise BundleError(
             "The weights are incomplete",
-            found=f"config.json has {n} layers, the weights lack layer {missing[0]}"
-            + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
-            remedy="Copy the checkpoint again; config.json and the weights must belong together.",
+            found=f"config.json has {n} layers, the weights {len(there)}: they lack layer {first}",
+            remedy=_COPY,
         )
 
 
@@ -80,11 +98,11 @@ def _check_index(folder: Path) -> None:
             )
 
 
-def _layer_count(folder: Path) -> int:
-    """Return how many layers config.json has; 0 where that is not said in the usual place."""
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes that config.json names in the usual place; a model is made of them before weights are looked at."""
     try:
         content = strict_json.load(folder / "config.json")
     except InputError:
-        return 0  # reading the configuration says what is wrong with it
-    n = content.get("num_hidden_layers", 0) if isinstance(content, dict) else 0
-    return n if type(n) is int and 0 <= n <= 10_000 else 0
+        return {}  # reading the configuration says what is wrong with it
+    found = {key: content.get(key) for key in _SIZES} if isinstance(content, dict) else {}
+    return {key: value for key, value in found.items() if isinstance(value, int)}

@@ -109,7 +109,7 @@ def test_a_quantised_checkpoint_without_its_last_layers_is_refused(demo, tmp_pat
     for runtime in ("vllm-awq", "hf-fp16"):
         with pytest.raises(BundleError, match="weights are incomplete") as refused:
             load_runtime(replace(demo.runtime(runtime), model=str(awq), adapter=None))
-        assert f"config.json has {n + 2} layers, the weights lack layer {n} and 1 more" in str(refused.value)
+        assert f"config.json has {n + 2} layers, the weights {n}: they lack layer {n}" in str(refused.value)
 
 
 def test_a_managed_server_reads_safetensors_and_config_json_only(demo):
