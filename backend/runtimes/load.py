@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from backend.foreign_code import refuse_foreign_code
+from backend.quarantine import require_sound
 from backend.runtimes.base import Engine, Runtime, RuntimeSpec
 from backend.weight_files import require_adapter_weights, require_model_weights
 
@@ -19,6 +20,8 @@ def load_runtime(spec: RuntimeSpec, *, stop: threading.Event | None = None) -> R
     Raises:
         BackendError: as the runtime's own loader does.
     """
+    if spec.engine is Engine.HF or (spec.engine is Engine.VLLM and not spec.urls):
+        require_sound(spec.model, spec.adapter)
     if spec.engine is Engine.HF:
         from backend.runtimes.hf import HFRuntime
 
