@@ -16,7 +16,6 @@ from backend.errors import BundleError, InputError
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.verify import find_problems, verify_bundle
-from benchmarks.mutations import FILES, run
 from tests import tiny
 
 GOOD = '{"function": "book", "utterance": "fly to Rome", "slots": {"destination": %s}}\n'
@@ -324,10 +323,3 @@ def test_exit_codes(bundle, capsys):
     assert main(["bundle", "verify", str(bundle / "nowhere")]) == 2
     with pytest.raises(InputError):
         verify_bundle(bundle / "nowhere")
-
-
-def test_damaged_files_end_in_problems_and_never_in_a_traceback(whole):
-    """The short version of ``python -m benchmarks.mutations``."""
-    outcome = run(whole, count=120)
-    assert outcome.count == 120 and not outcome.crashes and not outcome.slow
-    assert outcome.problems.total() > 60 and len(outcome.problems) == len(FILES)
