@@ -14,6 +14,7 @@ from typing import Any
 from backend import strict_json
 from backend.errors import BundleError, InputError
 from backend.tensors import tensor_shapes
+from backend.weight_files import require_adapter_weights
 
 _KEY = re.compile(r"^base_model\.model\.(?:model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight$")
 # vLLM takes only these values, or none
@@ -23,7 +24,6 @@ _REJECTED: dict[str, Any] = {
     **dict.fromkeys(("use_bdlora", "use_qalora")),
 }
 _UNSET: tuple[Any, ...] = (False, [], {}, "", None)
-WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def inspect_adapter(adapter: Path, base: Path | None) -> AdapterReport:
     Raises:
         BundleError: if configuration or tensors cannot be read.
     """
-    require_weights(adapter)
+    require_adapter_weights(str(adapter.resolve()))
     config = _read_config(adapter)
     shapes = tensor_shapes(adapter)
     rank, alpha = (_number(config, key) for key in ("r", "lora_alpha"))
@@ -76,12 +76,6 @@ def inspect_adapter(adapter: Path, base: Path | None) -> AdapterReport:
         unsupported=unsupported,
         misshapen=tuple(misshapen),
     )
-
-
-def require_weights(adapter: Path) -> None:
-    """Raise `BundleError` where PEFT and vLLM would look further: for a pickle beside it, or on the hub."""
-    if not (adapter / WEIGHTS).is_file():
-        raise BundleError("No weights", found=f"no {WEIGHTS} in {adapter.name}", remedy="Save them as safetensors.")
 
 
 def _number(config: dict[str, Any], key: str) -> float:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from backend.bundle_file import BundleFile, RuntimeEntry, read_bundle_file
 from backend.errors import BackendError, BundleError, InputError
+from backend.manifest import check_manifest
 from backend.probe import Probe
 from backend.prompt import PromptBuilder, load_tokenizer
+from backend.quarantine import is_known, require_sound
 from backend.roots import VARIABLE, outside
 from backend.runtimes.base import Engine, RuntimeSpec
 
@@ -45,28 +48,50 @@ class Bundle:
         known = ", ".join(spec.name for spec in self.runtimes)
         raise InputError("Unknown runtime", found=name, remedy=f"Choose one of: {known}.")
 
+    def files(self) -> list[Path]:
+        """Return the files that it uses from its own folder, `bundle.toml` among them."""
+        recordings = [Path(spec.recording) for spec in self.runtimes if spec.recording]
+        single = [self.folder / "bundle.toml", self.heads, self.schemas, self.dataset, self.examples, *recordings]
+        models = [Path(model) for model in (self.base, self.adapter, self.awq, self.awq_adapter) if model]
+        inside = [path for path in (*single, *models) if path is not None and _is_inside(path, self.folder)]
+        found = [file for path in inside for file in (path.rglob("*") if path.is_dir() else [path])]
+        return list(dict.fromkeys(file for file in found if file.is_file()))
+
     def load_probe(self) -> Probe:
-        """Load heads and tokenizer; raises `BundleError` where either cannot be read."""
+        """Load heads and tokenizer, examined in a process of their own before; raises `BundleError` for a bad file."""
+        if is_known(self.base, self.heads):
+            return self._load_probe()
+        with ThreadPoolExecutor(max_workers=1) as side:
+            examined = side.submit(require_sound, self.base, self.heads)
+            import transformers.models.auto  # noqa: F401  # takes seconds, and the other process as long
+
+            examined.result()
+        return self._load_probe()
+
+    def _load_probe(self) -> Probe:
         builder = PromptBuilder(load_tokenizer(self.base), max_tokens=self.max_tokens)
         return Probe.load(self.heads, builder=builder)
 
 
-def load_bundle(folder: Path, *, may_lack: Collection[str] = ()) -> Bundle:
-    """Read `bundle.toml` of a folder.
+def load_bundle(folder: Path, *, may_lack: Collection[str] = (), sealed: bool = True) -> Bundle:
+    """Read `bundle.toml` of a folder, and compare its files with its manifest where there is one.
 
     Args:
         folder: the folder.
         may_lack: keys of `bundle.toml` whose folder the caller is about to make.
+        sealed: whether to look at the manifest.
 
     Raises:
-        BundleError: if the file is missing, is not TOML, holds wrong keys or names what is not there.
+        BundleError: if the file is missing, is not TOML, holds wrong keys or names what is not there, or files changed.
     """
     bundle, problems = read_bundle(folder, may_lack=may_lack)
+    if bundle is not None and sealed and not problems:
+        problems = check_manifest(folder, bundle.files())
     if bundle is None or len(problems) == 1:
         raise problems[0]
     if problems:
         raise BundleError(
-            f"bundle.toml has {len(problems)} problems",
+            f"The bundle has {len(problems)} problems",
             found="; ".join(f"{problem.what}: {problem.found}" for problem in problems)[:600],
             remedy="`python -m backend bundle verify` tells what to do about each.",
         )
@@ -156,6 +181,10 @@ def _rank(adapter: str | None) -> int:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 16  # no adapter, or one that loading it will complain about
     return next((limit for limit in (1, 8, 16, 32, 64, 128, 256, 320) if limit >= rank), 512)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
 
 
 def _is_hub_id(folder: Path, name: str) -> bool:

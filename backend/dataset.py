@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from backend import strict_json
 from backend.errors import InputError
@@ -175,6 +175,8 @@ def _squad_example(article: Any, paragraph: Any, where: str) -> Example:
             if not question.get("is_impossible", False):
                 answer = question["answers"][0]
                 start, value = answer["answer_start"], answer["text"]
+                if type(start) is not int or not isinstance(value, str) or not isinstance(question["question"], str):
+                    raise TypeError(f"question {question['question']!r}, answer_start {start!r}, text {value!r}")
                 gold.append(GoldSlot(question["question"], Span(start, start + len(value)), value))
         return Example(where, str(article["title"]), str(paragraph["context"]), tuple(gold), where)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -189,37 +191,60 @@ def _csv_rows(path: Path) -> _Rows:
     Rows of one example follow each other; an example without present slots is one row with an empty ``slot``.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, [])
-            if not {"function", "utterance", "slot", "char_start", "char_end", "value"} <= set(header):
-                raise InputError(
-                    f"{path.name} lacks columns",
-                    found=", ".join(header)[:120],
-                    remedy="Use function, utterance, slot, char_start, char_end, value, and id if you like.",
-                )
-            group: list[dict[str, str]] = []
-            first = 2
-            for row in rows:
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{path.name}, line {rows.line_num}: wrong number of columns",
-                        found=f"{len(row)} instead of {len(header)}",
-                        remedy="Quote values that hold commas.",
-                    )
-                record = dict(zip(header, row, strict=True))
-                if group and _csv_key(record) != _csv_key(group[0]):
-                    yield f"line {first}", lambda g=group, n=first: _csv_example(g, n)  # type: ignore[misc]
-                    group, first = [], rows.line_num
-                group.append(record)
-            if group:
-                yield f"line {first}", lambda g=group, n=first: _csv_example(g, n)  # type: ignore[misc]
-    except (UnicodeDecodeError, csv.Error) as error:
+        with path.open("rb") as file:
+            rows = csv.reader(_csv_lines(file, path.name), strict=True)
+            yield from _csv_groups(rows, path.name)
+    except csv.Error as error:
         raise InputError(
-            f"{path.name} is not plain CSV in UTF-8", found=str(error)[:100], remedy="Save it again."
+            f"{path.name}, line {rows.line_num}: this is not plain CSV", found=str(error)[:100], remedy="Save it again."
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _csv_lines(file: IO[bytes], name: str) -> Iterator[str]:
+    """Yield lines as the csv module wants them; bytes, split at line feeds only, as for JSONL."""
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(
+                f"{name}, line {number}: the line is too long",
+                found=f"more than {MAX_LINE_BYTES} bytes",
+                remedy="Is it CSV?",
+            )
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{name}, line {number}: this is not UTF-8",
+                found=f"byte {line[error.start]:#04x}",
+                remedy="Save it as UTF-8.",
+            ) from error
+
+
+def _csv_groups(rows: Any, name: str) -> _Rows:
+    header: list[str] = next(rows, [])
+    if not {"function", "utterance", "slot", "char_start", "char_end", "value"} <= set(header):
+        raise InputError(
+            f"{name}, line 1 lacks columns",
+            found=", ".join(header)[:120],
+            remedy="Use function, utterance, slot, char_start, char_end, value, and id if you like.",
+        )
+    group: list[dict[str, str]] = []
+    first = 2
+    for row in rows:
+        if len(row) != len(header):
+            raise InputError(
+                f"{name}, line {rows.line_num}: wrong number of columns",
+                found=f"{len(row)} instead of {len(header)}",
+                remedy="Quote values that hold commas.",
+            )
+        record = dict(zip(header, row, strict=True))
+        if group and _csv_key(record) != _csv_key(group[0]):
+            yield f"line {first}", lambda g=group, n=first: _csv_example(g, n)  # type: ignore[misc]
+            group, first = [], rows.line_num
+        group.append(record)
+    if group:
+        yield f"line {first}", lambda g=group, n=first: _csv_example(g, n)  # type: ignore[misc]
 
 
 def _csv_key(record: Mapping[str, str]) -> tuple[str, str, str]:

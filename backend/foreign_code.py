@@ -17,6 +17,8 @@ from backend.errors import BackendError, BundleError, InputError
 CONFIG_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json")
 _ATTENTION = ("eager", "sdpa", None)
 _QUANTIZATION = ("awq", "compressed-tensors")  # the two this project serves
+# code, kernels or files that a configuration may name; empty they ask for nothing
+_NEVER = ("auto_map", "custom_pipelines", "megatron_config", "kernel_config", "use_kernels", "transformers_weights")
 _REMEDY = "Remove this key if you trust the rest of the checkpoint."
 
 
@@ -68,7 +70,7 @@ def _entries(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _allowed(key: str, value: Any) -> bool:
-    if key in ("auto_map", "custom_pipelines", "megatron_config"):
+    if key in _NEVER:
         return not value
     if key == "trust_remote_code":
         return value is False

@@ -21,11 +21,16 @@ def stream_list(path: Path, key: str) -> Iterator[Any]:
     Raises:
         InputError: the file cannot be read, holds no such list, or something that is not strict JSON.
     """
+    reader = None
     try:
         with path.open(encoding="utf-8") as file:
-            yield from _Reader(file, path.name).elements(key)
+            reader = _Reader(file, path.name)
+            yield from reader.elements(key)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path.name} is not UTF-8", found=str(error)[:80], remedy="Save it as UTF-8.") from error
+        after = reader.line() if reader is not None else 1
+        raise InputError(
+            f"{path.name}, line {after} or later: this is not UTF-8", found=str(error)[:80], remedy="Save it as UTF-8."
+        ) from error
     except OSError as error:
         raise InputError(f"{path.name} cannot be read", found=str(error)[:120], remedy="Check the path.") from error
 
@@ -36,6 +41,11 @@ class _Reader:
     def __init__(self, file: IO[str], name: str) -> None:
         self.file, self.name = file, name
         self.buffer, self.at = "", 0
+        self.dropped = 0  # lines before the buffer
+
+    def line(self, at: int | None = None) -> int:
+        """Return the number of the line in which a place of the buffer is, by default the next character's."""
+        return self.dropped + self.buffer.count("\n", 0, self.at if at is None else at) + 1
 
     def elements(self, key: str) -> Iterator[Any]:
         """Skip to the list and yield what it holds; entries before it are parsed and dropped."""
@@ -53,7 +63,11 @@ class _Reader:
             self.value()
             if self.peek() != "}":
                 self.expect(",")
-        raise InputError(f"{self.name} holds no list named {key!r}", remedy="Is it the right format?")
+        raise InputError(
+            f"{self.name} holds no list named {key!r}",
+            found=f"its end in line {self.line()}",
+            remedy="Is it the right format?",
+        )
 
     def peek(self) -> str:
         """Return the next character that is no white space, empty at the end of the file."""
@@ -67,7 +81,9 @@ class _Reader:
         found = self.peek()
         if found != character:
             raise InputError(
-                f"{self.name} is not valid JSON", found=f"{found or 'the end of the file'!r}, {character!r} was due"
+                f"{self.name}, line {self.line()}: this is not valid JSON",
+                found=f"{found or 'the end of the file'!r}, {character!r} was due",
+                remedy="Correct the text.",
             )
         self.at += 1
 
@@ -79,14 +95,20 @@ class _Reader:
                 _, end = json.JSONDecoder().raw_decode(self.buffer, self.at)
             except (ValueError, RecursionError) as error:
                 if isinstance(error, RecursionError) or len(self.buffer) - self.at > _MAX_ELEMENT or not self.more():
-                    raise InputError(f"{self.name} is not valid JSON", found=str(error)[:120]) from error
+                    line = self.line(error.pos if isinstance(error, json.JSONDecodeError) else None)
+                    raise InputError(
+                        f"{self.name}, line {line}: this is not valid JSON",
+                        found=str(error)[:120],
+                        remedy="Correct the text.",
+                    ) from error
                 continue
             if end < len(self.buffer) or not self.more():  # a number may go on in the next chunk
-                text, self.at = self.buffer[self.at : end], end
-                return strict_json.loads(text, source=self.name)
+                text, line, self.at = self.buffer[self.at : end], self.line(), end
+                return strict_json.loads(text, source=f"{self.name}, line {line}: this")
 
     def more(self) -> bool:
         """Read on, dropping what was parsed; tell whether there was anything."""
         part = self.file.read(max(_CHUNK, len(self.buffer) - self.at))  # doubles, so that a large element is not quadratic
+        self.dropped += self.buffer.count("\n", 0, self.at)
         self.buffer, self.at = self.buffer[self.at :] + part, 0
         return bool(part)

@@ -196,11 +196,12 @@ def load_tokenizer(source: str, *, offline: bool = False) -> PreTrainedTokenizer
     loader: Any = PreTrainedTokenizerFast if _is_generic(source) else AutoTokenizer
     try:
         tokenizer: Any = loader.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
-    except Exception as error:
+    except BaseException as error:
         # transformers raises OSError, ValueError, ImportError and more for one broken directory
-        raise BundleError(
-            "The tokenizer cannot be loaded", found=str(error).split("\n")[0][:200], remedy="Add tokenizer.json."
-        ) from error
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            text = str(error).split("\n")[0][:200]
+            raise BundleError("The tokenizer cannot be loaded", found=text, remedy="Add tokenizer.json.") from error
+        raise
     if getattr(tokenizer, "is_fast", False):
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()

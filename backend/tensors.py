@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import BundleError
+from backend.safetensors_header import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor, from headers alone; raises `BundleError` where there is no file of weights."""
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for file, name in _names(folder)}
+    files = sorted(folder.glob("*.safetensors"))
+    shapes = {entry.name: entry.shape for path in files for entry in read_header(path)}
     if not shapes:
         raise BundleError("No weights", found=f"no .safetensors in {folder.name}", remedy="Save them as safetensors.")
     return shapes
@@ -31,6 +33,7 @@ def _names(folder: Path) -> Iterator[tuple[Any, str]]:
     from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
+        read_header(path)  # what the library does not check before it maps the file
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118  # safe_open has no __iter__

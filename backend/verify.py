@@ -10,12 +10,16 @@ from typing import TypeVar
 from backend.bundle import Bundle, read_bundle
 from backend.dataset import Skipped, read_examples
 from backend.errors import BackendError, InputError
+from backend.examination import tokenize
 from backend.foreign_code import foreign_code
 from backend.heads import load_heads
+from backend.manifest import check_manifest
 from backend.prompt import PromptBuilder, load_tokenizer
+from backend.quarantine import ask_verify, died
 from backend.schema import FunctionSchema, load_schemas
 from backend.tensors import tensor_shapes
 from backend.verify_weights import check_adapter, check_finite, check_fit, check_source, hidden_size
+from backend.weight_files import require_model_weights
 
 T = TypeVar("T")
 _MANY = 5  # problems of one kind that are told one by one
@@ -37,27 +41,57 @@ class Problem:
 
 
 def verify_bundle(folder: Path) -> tuple[Problem, ...]:
-    """Check everything that can be checked without running a model.
+    """Check everything that can be checked without running a model, in a process of its own that a file may end.
 
-    A part that cannot be read is one problem and keeps no other part from being checked.
+    A part that cannot be read is one problem and keeps no other part from being checked, unless it ends that process.
 
     Raises:
         InputError: if there is no such folder.
     """
     if not folder.is_dir():
-        raise InputError("No such folder", found=str(folder), remedy="Name a folder that holds a bundle.toml.")
-    bundle, errors = read_bundle(folder)
-    found = [_problem("bundle.toml", error) for error in errors]
-    if bundle is None:
-        return tuple(found)
-    if bundle.base:
-        found += _check_base(bundle)
-    if bundle.heads.is_file():
-        found += _check_heads(bundle, hidden_size(bundle.base) if bundle.base else None)
-    found += _check_adapters(bundle)
-    found += _check_awq(bundle)
-    found += _check_data(bundle)
+        raise _no_folder(folder)
+    answer = ask_verify(folder, [path for path in folder.rglob("*") if path.is_file()])
+    found = [Problem(**problem) for problem in answer["problems"]]
+    if "died" in answer:
+        error = died(answer, folder)
+        found.append(Problem(answer["reading"] or folder.name, error.what, error.found, "", error.remedy))
     return tuple(dict.fromkeys(found))
+
+
+def find_problems(folder: Path, *, announce: Callable[[str], None] = lambda _: None) -> Iterator[Problem]:
+    """Yield what `verify_bundle` returns, in this process; some of it twice.
+
+    Args:
+        folder: of the bundle.
+        announce: told what is read next.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise _no_folder(folder)
+    announce("bundle.toml")
+    bundle, errors = read_bundle(folder)
+    yield from (_problem("bundle.toml", error) for error in errors)
+    if bundle is None:
+        return
+    announce("manifest.json")
+    yield from (_problem("manifest.json", error) for error in check_manifest(folder, bundle.files(), again=True))
+    if bundle.base:
+        yield from _check_base(bundle, announce)
+    if bundle.heads.is_file():
+        announce(bundle.heads.name)
+        yield from _check_heads(bundle, hidden_size(bundle.base) if bundle.base else None)
+    announce("adapter")
+    yield from _check_adapters(bundle)
+    announce("awq")
+    yield from _check_awq(bundle)
+    announce("schemas and evaluation set")
+    yield from _check_data(bundle)
+
+
+def _no_folder(folder: Path) -> InputError:
+    return InputError("No such folder", found=str(folder), remedy="Name a folder that holds a bundle.toml.")
 
 
 def _try(found: list[Problem], file: str, check: Callable[[], T]) -> T | None:
@@ -72,7 +106,7 @@ def _problem(file: str, error: BackendError) -> Problem:
     return Problem(file, error.what, error.found, "", error.remedy)
 
 
-def _check_base(bundle: Bundle) -> Iterator[Problem]:
+def _check_base(bundle: Bundle, announce: Callable[[str], None]) -> Iterator[Problem]:
     folder = Path(bundle.base)
     found: list[Problem] = []
     if not folder.is_dir():
@@ -84,14 +118,20 @@ def _check_base(bundle: Bundle) -> Iterator[Problem]:
         return
     foreign = [_problem("base", error) for error in foreign_code(bundle.base, offline=True)]
     yield from foreign
-    if not foreign:  # reading the configuration is what would fetch it
-        _try(found, "base", lambda: check_fit(folder))
-        _try(found, "base", lambda: _check_tokenizer(bundle, folder))
+    announce(f"weights of {folder.name}")
+    _try(found, "base", lambda: require_model_weights(folder))
     _try(found, "base", lambda: check_finite(folder))
+    if not foreign:  # reading the configuration is what would fetch it
+        announce(f"{folder.name}/config.json")
+        _try(found, "base", lambda: check_fit(folder))
+        announce(f"{folder.name}/tokenizer.json")
+        _try(found, "base", lambda: _check_tokenizer(bundle, folder))
     yield from found
 
 
 def _check_tokenizer(bundle: Bundle, folder: Path) -> None:
+    if (folder / "tokenizer.json").is_file():
+        tokenize(folder / "tokenizer.json")
     tokenizer = load_tokenizer(bundle.base, offline=True)
     PromptBuilder(tokenizer, max_tokens=bundle.max_tokens)
     shape = tensor_shapes(folder).get("model.embed_tokens.weight")
@@ -129,6 +169,7 @@ def _check_awq(bundle: Bundle) -> Iterator[Problem]:
         found: list[Problem] = []
         if Path(bundle.base).is_dir():
             _try(found, path.name, lambda path=path: check_source(path, Path(bundle.base)))  # type: ignore[misc]
+        _try(found, path.name, lambda path=path: require_model_weights(path))  # type: ignore[misc]
         _try(found, path.name, lambda path=path: check_finite(path))  # type: ignore[misc]
         yield from found
 

@@ -9,6 +9,7 @@ from backend.adapter import inspect_adapter
 from backend.check_files import same_source
 from backend.errors import BackendError, BundleError
 from backend.foreign_code import foreign_code
+from backend.safetensors_header import non_finite
 from backend.tensors import read_tensors, tensor_shapes
 
 # buffers that older checkpoints saved and that the model computes itself
@@ -61,10 +62,12 @@ def check_fit(folder: Path) -> None:
 
 
 def check_finite(folder: Path) -> None:
-    """Raise `BundleError` for the first tensor that holds NaN or infinity."""
-    for name, tensor in read_tensors(folder):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise BundleError("Weights hold NaN or infinity", found=name, remedy=f"Copy {folder.name} again.")
+    """Raise `BundleError` for the first tensor of a folder that holds NaN or infinity."""
+    for path in sorted(folder.glob("*.safetensors")):
+        for name in non_finite(path):
+            raise BundleError(
+                "Weights hold NaN or infinity", found=f"{name} in {path.name}", remedy=f"Copy {folder.name} again."
+            )
 
 
 def check_source(quantized: Path, base: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from backend.cli import main
-from benchmarks import kills, memory, upstream_loop
+from benchmarks import kill_outcome, kills_worker, memory, mutations, upstream_loop
 from tests import tiny
 
 
@@ -19,9 +19,9 @@ def test_memory_stays_flat_while_rows_stream(tmp_path):
 
 @pytest.mark.timeout(280)
 def test_kills_lose_and_double_nothing(tmp_path):
-    outcomes = kills.trial(5, tmp_path, seed=1, limit=200)
+    outcomes = kills_worker.trial(5, tmp_path, seed=1, limit=200)
     assert sum(o.kills for o in outcomes) == 5 and any(o.in_commit for o in outcomes)
-    assert kills.sound(outcomes), outcomes
+    assert kill_outcome.sound(outcomes), outcomes
 
 
 def test_a_stored_run_equals_upstreams_loop(capsys, tmp_path, monkeypatch):
@@ -43,3 +43,30 @@ def test_a_stored_run_equals_upstreams_loop(capsys, tmp_path, monkeypatch):
         opened._db.execute("UPDATE answers SET value = 'x', present = 1 WHERE cell = 1 AND number = 3 AND slot = 'date'")
     assert upstream_loop.main() == 1
     assert "NOT EQUAL" in capsys.readouterr().out
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize(("kind", "count"), [("bundles", 48), ("datasets", 200)])
+def test_damaged_files_are_refused_by_name_or_taken_and_nothing_dies(kind, count):
+    outcome = mutations.run(kind, count=count)
+    assert outcome.count == count and not outcome.faults, outcome.faults
+    assert outcome.refused.total() > count / 3 and len(outcome.ways) > 8
+
+
+def test_a_fault_among_mutations_is_noticed(tmp_path, monkeypatch):
+    """A worker that dies, a message without a name and a planted file that is run are each counted."""
+    import os
+
+    def fail(folder, seed):
+        if seed == 1:
+            os.kill(os.getpid(), 9)
+        if seed == 2:
+            (folder.parent / "canary").mkdir()
+        if seed == 3:
+            raise KeyError("x")
+        return "something is wrong" if seed == 4 else ""
+
+    monkeypatch.setattr(mutations, "try_bundle", fail)
+    monkeypatch.setattr(mutations, "try_dataset", lambda path, folder: "")
+    outcome = mutations.run("bundles", count=6, workers=1)
+    assert (outcome.count, outcome.deaths, outcome.executed, len(outcome.faults)) == (6, 1, 1, 4), outcome.faults

@@ -287,6 +287,25 @@ def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(tmp_path):
         assert len(list(store.rows(run))) == 4 * 500
 
 
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    """Years forth and back between batches, as a machine does that finds its time server: rates and order stay."""
+    import itertools
+
+    from backend.evaluation import begin, carry_on
+
+    plan = synthetic_plan(tmp_path / "bundle", limit=100)
+    jumps = itertools.cycle((1e9, 3e9, 0.0, 2e9))
+    monkeypatch.setattr("time.time", lambda: next(jumps))
+    seen = []
+    with Store(tmp_path / "r.sqlite") as store:
+        first, second = begin(store, plan), begin(store, plan)
+        for run in (second, first):
+            assert carry_on(store, run, plan, runtimes_of(plan), report=seen.append) == "finished"
+        assert [run.id for run in store.runs()] == [second, first]
+        assert list(store.rows(first)) == list(store.rows(second)) and len(list(store.rows(first))) == 400
+    assert all(0 < progress.rate < 1e6 and progress.left_s >= 0 for progress in seen)
+
+
 def test_two_processes_cannot_go_on_with_one_run(tmp_path):
     from backend.evaluation import begin, carry_on
 

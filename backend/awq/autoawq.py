@@ -59,8 +59,10 @@ def quantize(base: Path, out: Path, blocks: list[list[int]]) -> None:
             return found
 
     with redirect_stdout(sys.stderr):  # stdout is for results
-        model = AutoAWQForCausalLM.from_pretrained(str(base), safetensors=True, device_map=None, torch_dtype="float16")
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(base))
+        # AutoAWQ trusts code of the checkpoint unless told not to
+        trusted: dict[str, Any] = {"trust_remote_code": False, "safetensors": True, "torch_dtype": "float16"}
+        model = AutoAWQForCausalLM.from_pretrained(str(base), device_map=None, **trusted)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(base), trust_remote_code=False)
         model.quantize(
             tokenizer,
             quant_config={"zero_point": True, "q_group_size": GROUP_SIZE, "w_bit": 4, "version": "GEMM"},

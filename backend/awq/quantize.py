@@ -19,6 +19,7 @@ from backend.awq.names import BLOCK_TOKENS, GROUP_SIZE, SCALES_FILE
 from backend.awq.rescale import max_scale_change
 from backend.errors import BundleError, CheckFailed, InputError, PrerequisiteError
 from backend.foreign_code import refuse_foreign_code
+from backend.weight_files import require_model_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,8 +115,11 @@ def _plain_model(base: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     refuse_foreign_code(str(base))
+    require_model_weights(base)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     except Exception as error:
         # transformers raises OSError, ValueError, KeyError and more for one broken directory
         raise BundleError(

@@ -1,4 +1,7 @@
-"""`python -m backend bundle init DIR` writes a bundle.toml, `bundle verify DIR` names every problem; exit code 3 if any."""
+"""`python -m backend bundle init DIR` writes a bundle.toml, `bundle verify DIR` names every problem; exit code 3 if any.
+
+`bundle seal DIR` writes manifest.json, with which later changes of any file are noticed.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from backend.bundle import load_bundle
 from backend.bundle_init import BundlePlan, guess, write_bundle
 from backend.errors import CheckFailed, InputError
+from backend.manifest import write_manifest
 from backend.verify import verify_bundle
 
 _QUESTIONS = {
@@ -31,6 +36,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=run)
+    parser = actions.add_parser("seal", help="write manifest.json: size and sha256 of every file the bundle uses")
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.set_defaults(run=run_seal)
     parser = actions.add_parser("init", help="write a bundle.toml and verify it; never overwrites one")
     parser.add_argument("folder", type=Path, metavar="DIR")
     for key, text in _QUESTIONS.items():
@@ -48,6 +56,14 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the problems, or that there are none."""
     return _verify(arguments.folder, as_json=arguments.json)
+
+
+def run_seal(arguments: argparse.Namespace) -> int:
+    """Write the manifest of a bundle whose bundle.toml is whole; one that was sealed before is sealed anew."""
+    bundle = load_bundle(arguments.folder, sealed=False)
+    files = bundle.files()
+    print(f"wrote {write_manifest(arguments.folder, files)}: {len(files)} files")
+    return 0
 
 
 def run_init(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.adapter import require_weights
 from backend.awq.dequantize import dequantized_state, quantization_config
 from backend.errors import BundleError, InputError, PrerequisiteError
 from backend.foreign_code import refuse_foreign_code
@@ -16,6 +15,7 @@ from backend.norms import normalize
 from backend.runtimes.adapter_edit import AdapterEdit, adapter_groups, edited
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeSpec
 from backend.runtimes.batching import token_budget_batches
+from backend.weight_files import require_adapter_weights, require_model_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,6 +137,8 @@ def _load_model(spec: RuntimeSpec) -> Any:
     from transformers import AutoModelForCausalLM
 
     refuse_foreign_code(spec.model)
+    if Path(spec.model).is_dir():
+        require_model_weights(Path(spec.model))
     if quantization_config(spec.model) is not None:
         return _add_adapter(_dequantized(spec), spec.adapter)
     model: Any
@@ -192,8 +194,7 @@ def _add_adapter(model: Any, adapter: str | None) -> Any:
     from peft import PeftModel
 
     refuse_foreign_code(adapter)
-    if Path(adapter).is_dir():
-        require_weights(Path(adapter))
+    require_adapter_weights(adapter)
     try:
         with warnings.catch_warnings():
             # PEFT only warns when adapter keys are missing and leaves random ones in place

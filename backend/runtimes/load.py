@@ -6,10 +6,10 @@ import tempfile
 import threading
 from pathlib import Path
 
-from backend.adapter import require_weights
-from backend.errors import BundleError
 from backend.foreign_code import refuse_foreign_code
+from backend.quarantine import require_sound
 from backend.runtimes.base import Engine, Runtime, RuntimeSpec
+from backend.weight_files import require_adapter_weights, require_model_weights
 
 LOG_DIR = Path(tempfile.gettempdir()) / "probe-parity"
 
@@ -20,6 +20,8 @@ def load_runtime(spec: RuntimeSpec, *, stop: threading.Event | None = None) -> R
     Raises:
         BackendError: as the runtime's own loader does.
     """
+    if spec.engine is Engine.HF or (spec.engine is Engine.VLLM and not spec.urls):
+        require_sound(spec.model, spec.adapter)
     if spec.engine is Engine.HF:
         from backend.runtimes.hf import HFRuntime
 
@@ -36,12 +38,10 @@ def load_runtime(spec: RuntimeSpec, *, stop: threading.Event | None = None) -> R
 
 
 def _refuse_files(spec: RuntimeSpec) -> None:
-    """Refuse what vLLM would take without asking: pickled weights where safetensors are missing, code from elsewhere."""
+    """Refuse what vLLM would take without asking: pickles, random numbers for missing layers, code from elsewhere."""
     refuse_foreign_code(spec.model)
-    model = Path(spec.model)
-    if model.is_dir() and not any(model.glob("*.safetensors")):
-        raise BundleError("No weights", found=f"no .safetensors in {model.name}", remedy="Save them as safetensors.")
+    if Path(spec.model).is_dir():
+        require_model_weights(Path(spec.model))
     if spec.adapter is not None:
         refuse_foreign_code(spec.adapter)
-        if Path(spec.adapter).is_dir():
-            require_weights(Path(spec.adapter))
+        require_adapter_weights(spec.adapter)

@@ -140,6 +140,8 @@ def serve_arguments(spec: RuntimeSpec, spelling: Spelling, *, port: int) -> list
         *("--served-model-name", spec.remote_model),
         *("--runner", "pooling"),
         *("--dtype", spec.dtype),
+        # else a pickle is read where safetensors are missing, and params.json in place of config.json
+        *("--load-format", "safetensors", "--config-format", "hf"),
         *("--max-model-len", str(max_length(spec))),
         *("--gpu-memory-utilization", "0.2"),
         *("--kv-cache-memory-bytes", str(kv_cache_bytes(spec))),
@@ -176,6 +178,8 @@ def llm_code(spec: RuntimeSpec, spelling: Spelling) -> str:
         "model": spec.model,
         "runner": "pooling",
         "dtype": spec.dtype,
+        "load_format": "safetensors",
+        "config_format": "hf",
         "max_model_len": max_length(spec),
         "gpu_memory_utilization": 0.2,
         "kv_cache_memory_bytes": kv_cache_bytes(spec),
