@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # vLLM comes in two builds; both want exactly the torch that requirements.txt pins
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 
-.PHONY: run test bench chromium screenshots figures
+.PHONY: run test soak bench chromium screenshots figures
 run: $(VENV)/ready
 	@echo "Serving the demo bundle on http://127.0.0.1:8501"
 	$(BIN)/streamlit run app.py
@@ -14,6 +14,10 @@ test: $(VENV)/ready chromium
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+# every promise at full count, under 40 minutes on two idle cores
+soak: $(VENV)/ready chromium
+	$(BIN)/python -m benchmarks.soak
 
 # every page, light and dark, three widths; two of them go to docs/images
 screenshots: $(VENV)/ready chromium

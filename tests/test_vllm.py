@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,8 +15,10 @@ import torch
 
 from backend.errors import BackendError, InputError
 from backend.pool import Pool, State
+from backend.runtimes import guard
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.vllm_compat import installed_spelling, serve_line, spelling_of
+from backend.runtimes.vllm_process import VLLMProcess
 from backend.schema import load_schemas
 
 pytestmark = pytest.mark.timeout(240)
@@ -156,6 +159,20 @@ def test_no_process_is_left_when_the_app_is_killed(demo, tmp_path):
         app.kill()
     assert len(family) >= 2
     _wait_gone(family)
+
+
+def test_what_a_killed_guard_leaves_is_ended(tmp_path):
+    (tmp_path / "log").touch()
+    command = [sys.executable, str(Path(guard.__file__)), "sleep", "600"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    server = VLLMProcess("http://127.0.0.1:9", process, tmp_path / "log")
+    _until(server.pids)
+    family = server.pids()
+    threading.Thread(target=server._watch, daemon=True).start()
+    _until(lambda: len(server._family) == len(family))
+    os.kill(server.guard_pid, signal.SIGKILL)
+    assert server.lost.wait(5)
+    _wait_gone(family, seconds=5)
 
 
 def _wait_gone(pids, seconds=15):

@@ -1,7 +1,6 @@
 """A server that answers wrongly in every way: each is a named error within its deadline, never states to score."""
 
 import itertools
-import json
 import socket
 import threading
 import time
@@ -9,120 +8,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
 
 from backend.errors import InputError, PrerequisiteError, RuntimeFault, RuntimeTimeout
 from backend.runtimes.base import Engine, ForwardOptions, RuntimeSpec
 from backend.runtimes.canary import Canary
 from backend.runtimes.vllm import VLLMRuntime
+from benchmarks.lying_server import FAULTS, D, answer, filled, other_model, serving, spec_of
+from benchmarks.server_faults import AFTERWARDS, try_kind
 
-D = 4
 IDS = [[5, 6, 7], [8, 9]]
-
-
-def answer(ids, **changes):
-    """Return body and metadata as vLLM gives them, with changes to the first row's metadata."""
-    body, rows = b"", []
-    for index, prompt in enumerate(ids):
-        block = np.ones((len(prompt), D), "<f2").tobytes()
-        row = {"index": index, "embed_dtype": "float16", "endianness": "little", "start": len(body)}
-        rows.append(row | {"end": len(body) + len(block), "shape": [len(prompt), D]})
-        body += block
-    rows[0] |= changes
-    return body, {"metadata": json.dumps({"data": rows})}
-
-
-class Server(ThreadingHTTPServer):
-    """Healthy until `fault` is set to a function (handler, ids)."""
-
-    daemon_threads = True
-    fault = None
-    models = ("base", "probe")
-    version = "0.32.0"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        cards = [{"id": name, "max_model_len": 64} for name in self.server.models]
-        content = {"/version": {"version": self.server.version}, "/v1/models": {"data": cards}}[self.path]
-        self.reply(json.dumps(content).encode())
-
-    def do_POST(self):
-        ids = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
-        (self.server.fault or (lambda handler, ids: handler.reply(*answer(ids))))(self, ids)
-
-    def reply(self, body, headers=None, status=200, length=None):
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("content-length", str(len(body) if length is None else length))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture
 def server():
-    made = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
-
-
-def spec(server, **changes):
-    url = f"http://127.0.0.1:{server.server_port}"
-    return RuntimeSpec("remote", Engine.VLLM, "base", "float16", adapter="a", urls=(url,), **changes)
+    with serving() as made:
+        yield made
 
 
 @pytest.fixture
 def runtime(server):
-    made = VLLMRuntime.connect(spec(server), deadline_s=2)
+    made = VLLMRuntime.connect(spec_of(server), deadline_s=2)
     yield made
     made.close()
-
-
-def dribble(handler, ids):
-    body, headers = answer(ids)
-    handler.send_response(200)
-    for name, value in headers.items():
-        handler.send_header(name, value)
-    handler.send_header("content-length", str(len(body)))
-    handler.end_headers()
-    for byte in body:
-        handler.wfile.write(bytes([byte]))
-        handler.wfile.flush()
-        time.sleep(0.3)
-
-
-def nan(handler, ids):
-    body, headers = answer(ids)
-    handler.reply(np.full(len(body) // 2, np.nan, "<f2").tobytes(), headers)
-
-
-FAULTS = {
-    "404": (lambda h, ids: h.reply(b'{"error": {"message": "no such model"}}', status=404), "status 404"),
-    "429": (lambda h, ids: h.reply(b"", status=429), "status 429"),
-    "500": (lambda h, ids: h.reply(b"<html>broken</html>", status=500), "status 500"),
-    "garbage": (lambda h, ids: h.reply(b"hello"), "not what vLLM"),
-    "garbage metadata": (lambda h, ids: h.reply(b"hello", {"metadata": "{"}), "not what vLLM"),
-    "truncated": (lambda h, ids: h.reply(answer(ids)[0][:-4], answer(ids)[1], length=999), "connection broke"),
-    "body too short": (lambda h, ids: h.reply(answer(ids)[0][:-4], answer(ids)[1]), "token contract"),
-    "a prompt missing": (lambda h, ids: h.reply(*answer(ids[:1])), "token contract"),
-    "a row too few": (lambda h, ids: h.reply(*answer([ids[0][1:], *ids[1:]])), "token contract"),
-    "wrong width": (lambda h, ids: h.reply(*answer(ids, shape=[3, 8])), "token contract"),
-    "wrong dtype": (lambda h, ids: h.reply(*answer(ids, embed_dtype="bfloat16")), "token contract"),
-    "big endian": (lambda h, ids: h.reply(*answer(ids, endianness="big")), "token contract"),
-    "NaN": (nan, "NaN"),
-    "dribble": (dribble, "no answer within"),
-    "hangs": (lambda h, ids: time.sleep(5), "no answer within"),
-    "hangs up": (lambda h, ids: h.connection.close(), "connection broke"),
-}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -134,7 +43,7 @@ def test_a_wrong_answer_is_a_named_error_in_time_and_the_next_good_one_is_taken(
         runtime.forward(IDS, ForwardOptions())
     assert words in str(raised.value) and raised.value.remedy
     assert time.monotonic() - started < 4
-    assert isinstance(raised.value, RuntimeTimeout) == (name in ("dribble", "hangs"))
+    assert isinstance(raised.value, RuntimeTimeout) == (name in ("dribble", "hangs")) or name == "endless"
     server.fault = None
     assert [tuple(rows.shape) for rows in runtime.forward(IDS, ForwardOptions())] == [(3, D), (2, D)]
 
@@ -166,20 +75,15 @@ def watched(server, monkeypatch):
     """A client whose canary asks after 0.2 s of silence and waits half a second."""
     monkeypatch.setattr("backend.runtimes.vllm.Canary", partial(Canary, every_s=0.2, deadline_s=0.5))
     monkeypatch.setattr("backend.runtimes.canary.overloaded", lambda: False)
-    made = VLLMRuntime.connect(spec(server), server=Managed(server))
+    made = VLLMRuntime.connect(spec_of(server), server=Managed(server))
     yield made
     made.close()
 
 
-def other_values(handler, ids):
-    body, headers = answer(ids)
-    handler.reply(np.full(len(body) // 2, 1.1, "<f2").tobytes(), headers)
-
-
 LIES = {
     "hangs": (lambda h, ids: time.sleep(3), "no answer to a request of 7 tokens within 1 s"),
-    "other values": (other_values, "another answer than at first, relative difference 0.1"),
-    "NaN": (nan, "another answer"),
+    "other values": (other_model, "another answer than at first, relative difference 0.1"),
+    "NaN": (filled(float("nan")), "another answer"),
     "500": (lambda h, ids: h.reply(b"", status=500), "a known request failed"),
     "a row too few": (lambda h, ids: h.reply(*answer([ids[0][1:]])), "a known request failed"),
 }
@@ -248,12 +152,6 @@ def test_a_server_that_is_down():
         VLLMRuntime.connect(RuntimeSpec("remote", Engine.VLLM, "base", "float16", urls=(url,)))
 
 
-def _another():
-    made = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    return made
-
-
 def _down():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -263,13 +161,11 @@ def _down():
 @pytest.fixture
 def pair(server):
     """Two equal servers behind one runtime."""
-    other = _another()
-    urls = tuple(f"http://127.0.0.1:{each.server_port}" for each in (server, other))
-    made = VLLMRuntime.connect(replace(spec(server), urls=urls), deadline_s=4)
-    yield server, other, made
-    made.close()
-    other.shutdown()
-    other.server_close()
+    with serving() as other:
+        urls = tuple(f"http://127.0.0.1:{each.server_port}" for each in (server, other))
+        made = VLLMRuntime.connect(replace(spec_of(server), urls=urls), deadline_s=4)
+        yield server, other, made
+        made.close()
 
 
 def _count(answered, name, wait_s=0.0):
@@ -313,21 +209,19 @@ def test_a_server_that_goes_down_fails_no_request(pair):
 
 
 def test_a_server_that_is_down_from_the_start_is_left_out(server):
-    made = VLLMRuntime.connect(replace(spec(server), urls=(_down(), *spec(server).urls)))
+    made = VLLMRuntime.connect(replace(spec_of(server), urls=(_down(), *spec_of(server).urls)))
     assert len(made.forward(IDS, ForwardOptions())) == 2 and "1 of 2 servers" in made.info.device
     made.close()
     with pytest.raises(PrerequisiteError, match="any of its 2 urls"):
-        VLLMRuntime.connect(replace(spec(server), urls=(_down(), _down())))
+        VLLMRuntime.connect(replace(spec_of(server), urls=(_down(), _down())))
 
 
 def test_servers_that_answer_differently_are_not_one_runtime(server):
-    other = _another()
-    other.fault = other_values
-    urls = tuple(f"http://127.0.0.1:{each.server_port}" for each in (server, other))
-    with pytest.raises(PrerequisiteError, match="not equal"):
-        VLLMRuntime.connect(replace(spec(server), urls=urls))
-    other.shutdown()
-    other.server_close()
+    with serving() as other:
+        other.fault = other_model
+        urls = tuple(f"http://127.0.0.1:{each.server_port}" for each in (server, other))
+        with pytest.raises(PrerequisiteError, match="not equal"):
+            VLLMRuntime.connect(replace(spec_of(server), urls=urls))
 
 
 @pytest.mark.parametrize("url", ["ftp://somewhere", "localhost:8000", ""])
@@ -339,20 +233,76 @@ def test_a_url_that_is_none(url):
 def test_no_adapter_of_that_name(server):
     server.models = ("base",)
     with pytest.raises(PrerequisiteError, match="does not serve probe"):
-        VLLMRuntime.connect(spec(server))
+        VLLMRuntime.connect(spec_of(server))
 
 
 @pytest.mark.parametrize("version", ["0.15.1", "nonsense"])
 def test_a_version_that_cannot_choose_adapters(server, version):
     server.version = version
     with pytest.raises(PrerequisiteError):
-        VLLMRuntime.connect(spec(server))
+        VLLMRuntime.connect(spec_of(server))
 
 
 def test_the_servers_own_limit_counts(server):
-    made = VLLMRuntime.connect(spec(server))
+    made = VLLMRuntime.connect(spec_of(server))
     with pytest.raises(InputError, match="at most 64"):
         made.forward([[5] * 65], ForwardOptions())
     made.close()
     with pytest.raises(PrerequisiteError, match="unloaded"):
         made.forward([[5]], ForwardOptions())
+
+
+@pytest.mark.parametrize("kind", AFTERWARDS)
+def test_states_of_another_model_after_a_break_or_silence_are_not_scored(kind):
+    tally = try_kind(kind, count=3, deadline_s=2)
+    assert tally.tries == 3 and tally.sound, tally
+
+
+def test_a_server_that_contradicts_itself_is_not_met(server):
+    values = itertools.count(1)
+    server.fault = lambda handler, ids: filled(next(values))(handler, ids)
+    with pytest.raises(RuntimeFault, match="another answer"):
+        VLLMRuntime.connect(spec_of(server), deadline_s=2)
+    server.fault = filled(0.0)
+    with pytest.raises(RuntimeFault, match="another answer"):
+        VLLMRuntime.connect(spec_of(server), deadline_s=2)
+
+
+def test_a_doubted_server_is_believed_again_once_it_answers_as_before(server, runtime):
+    server.fault = FAULTS["500"][0]
+    with pytest.raises(RuntimeFault, match="status 500"):
+        runtime.forward(IDS, ForwardOptions())
+    server.fault = other_model
+    for _ in range(2):
+        with pytest.raises(RuntimeFault, match="another answer than before"):
+            runtime.forward(IDS, ForwardOptions())
+    server.fault = None
+    assert len(runtime.forward(IDS, ForwardOptions())) == 2
+
+
+def test_neither_redirects_nor_proxies_of_the_environment_are_followed(server, monkeypatch):
+    with serving() as elsewhere:
+        asked = []
+        elsewhere.fault = lambda handler, ids: asked.append(ids)
+        url = f"http://127.0.0.1:{elsewhere.server_port}"
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        made = VLLMRuntime.connect(spec_of(server), deadline_s=2)
+        assert len(made.forward(IDS, ForwardOptions())) == 2
+        for status in (301, 302, 303, 307, 308):
+            server.fault = lambda h, ids, status=status: h.reply(b"", {"location": f"{url}/pooling"}, status=status)
+            with pytest.raises(RuntimeFault, match=f"status {status}"):
+                made.forward(IDS, ForwardOptions())
+        made.close()
+        assert not asked
+
+
+def test_what_is_compressed_or_endless_is_not_read(server, runtime, monkeypatch):
+    server.fault = FAULTS["gzip bomb"][0]
+    with pytest.raises(RuntimeFault, match="compressed"):
+        runtime.forward(IDS, ForwardOptions())
+    monkeypatch.setattr("backend.runtimes.vllm_http._MAX_ANSWER_BYTES", 2**20)
+    server.fault = FAULTS["endless"][0]
+    with pytest.raises(RuntimeFault, match="above 1 MiB"):
+        runtime.forward(IDS, ForwardOptions())

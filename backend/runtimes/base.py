@@ -104,7 +104,10 @@ class Runtime(ABC):
             raise InputError(f"{self.spec.name} has no adapter", remedy="Turn LoRA off, or add an adapter to the bundle.")
         try:
             states = self._forward(ids, options)
-        except BackendError:
+            self._check_states(ids, states)
+        except BackendError as error:
+            if isinstance(error, RuntimeFault):
+                self._distrust()
             raise
         except Exception as error:
             # an engine's own error, such as no memory left, belongs to its lane and must not take the page down
@@ -113,7 +116,6 @@ class Runtime(ABC):
                 found=f"{type(error).__name__}: {str(error).split(chr(10))[0]}"[:200],
                 remedy="Unload it, then load it again; with shorter texts or fewer runtimes if memory ran out.",
             ) from error
-        self._check_states(ids, states)
         return states
 
     def canary_drift(self) -> float:
@@ -135,6 +137,9 @@ class Runtime(ABC):
 
     @abstractmethod
     def _close(self) -> None: ...
+
+    def _distrust(self) -> None:  # noqa: B027 - a hook: most runtimes have nobody to doubt
+        """Note that an answer failed; whoever answers elsewhere has to prove itself before the next one counts."""
 
     def _check_ids(self, ids: Sequence[Sequence[int]]) -> None:
         longest = max(len(row) for row in ids)

@@ -15,7 +15,7 @@ from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeS
 from backend.runtimes.batching import token_budget_batches
 from backend.runtimes.canary import CANARY_IDS, TOLERANCE, Canary, relative_difference
 from backend.runtimes.vllm_compat import Spelling, server_spelling
-from backend.runtimes.vllm_http import Answer, Client, Unreachable
+from backend.runtimes.vllm_http import Answer, Client, KnownAnswer, Unreachable
 from backend.runtimes.vllm_process import VLLMProcess
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ class VLLMRuntime(Runtime):
             raise _all_down(spec.name, len(servers))
         for other in found[1:]:
             _require_equal(spec.name, found[0], other)
-        client = Client(spec.name, [each.address for each in found], deadline_s=deadline_s)
+        # our own servers are watched by a thread; those elsewhere must prove themselves after a failure or silence
+        known = None if server else _known_answer(spec, found[0])
+        client = Client(spec.name, [each.address for each in found], deadline_s=deadline_s, known=known)
         info = RuntimeInfo(
             device=client.shown_url + (f" ({len(found)} of {len(servers)} servers)" if several else ""),
             dtype=spec.dtype,
@@ -94,6 +96,9 @@ class VLLMRuntime(Runtime):
                 # the engine normalises in its own dtype; dividing once more in float32 would hide a toggle that failed
                 states[i] = row.float() if options.normalize else row
         return [row for row in states if row is not None]
+
+    def _distrust(self) -> None:
+        self._client.doubt()
 
     def _ask(self, payloads: list[dict[str, object]]) -> list[Answer]:
         watched = nullcontext() if self._canary is None else self._canary.request()
@@ -143,8 +148,35 @@ def _meet(spec: RuntimeSpec, address: Address, deadline_s: float, *, skip_down: 
                 return None
             raise
         limit = _check_models(spec, client.get_json("/v1/models"))
-        answer = client.pool([_request(spec, spelling, [CANARY_IDS], ForwardOptions(lora=spec.adapter is not None))])[0]
-        return _Met(address, spelling, limit, _parse(spec.name, answer, [CANARY_IDS], d_model=None)[0])
+        question = _known_request(spec, spelling)
+        first, again = (_parse(spec.name, client.pool([question])[0], [CANARY_IDS], d_model=None)[0] for _ in range(2))
+        _require_same(spec.name, again, first)
+        return _Met(address, spelling, limit, first)
+
+
+def _known_request(spec: RuntimeSpec, spelling: Spelling) -> dict[str, object]:
+    return _request(spec, spelling, [CANARY_IDS], ForwardOptions(lora=spec.adapter is not None))
+
+
+def _known_answer(spec: RuntimeSpec, met: _Met) -> KnownAnswer:
+    """Return what a server answered when it was met, to hold it against."""
+
+    def check(answer: Answer) -> None:
+        states = _parse(spec.name, answer, [CANARY_IDS], d_model=int(met.states.shape[1]))[0]
+        _require_same(spec.name, states, met.states)
+
+    return KnownAnswer(_known_request(spec, met.spelling), check)
+
+
+def _require_same(name: str, states: Tensor, known: Tensor) -> None:
+    """Compare answers to the known request; zeros and NaN are none."""
+    difference = relative_difference(states, known)
+    if not (difference <= TOLERANCE and bool(states.isfinite().all()) and float(states.float().norm()) > 0):
+        raise RuntimeFault(
+            f"{name}: a known request got another answer than before",
+            found=f"{difference:.2g} of |h| apart",
+            remedy="Nothing was scored. If another model is served there on purpose, unload the runtime and load it again.",
+        )
 
 
 def _require_equal(name: str, one: _Met, other: _Met) -> None:
@@ -200,6 +232,7 @@ def _parse(name: str, answer: Answer, ids: Sequence[Sequence[int]], *, d_model: 
     rows = sorted(answer.rows, key=lambda row: row.index)
     if [row.index for row in rows] != list(range(len(ids))):
         raise _contract(name, f"{len(rows)} results for {len(ids)} prompts")
+    _require_tiles(name, answer)
     states = []
     for prompt, row in zip(ids, rows, strict=True):
         if row.embed_dtype not in _WIRE or row.endianness != "little":
@@ -207,11 +240,22 @@ def _parse(name: str, answer: Answer, ids: Sequence[Sequence[int]], *, d_model: 
         code, size = _WIRE[row.embed_dtype]
         if len(row.shape) != 2 or row.shape[0] != len(prompt) or d_model not in (None, row.shape[1]):
             raise _contract(name, f"a result of shape {list(row.shape)} for {len(prompt)} tokens of width {d_model or 'd'}")
-        if row.end - row.start != size * row.shape[0] * row.shape[1] or row.end > len(answer.body):
+        if row.end - row.start != size * row.shape[0] * row.shape[1]:
             raise _contract(name, f"{len(answer.body)} bytes, row at {row.start} to {row.end}")
         values = np.frombuffer(answer.body[row.start : row.end], dtype=code).reshape(row.shape)
         states.append(torch.from_numpy(values.copy()))
     return states
+
+
+def _require_tiles(name: str, answer: Answer) -> None:
+    """Check that rows lie side by side and are all there is: two prompts with one row's bytes would look right."""
+    at = 0
+    for row in sorted(answer.rows, key=lambda row: row.start):
+        if row.start != at or row.end < at:
+            raise _contract(name, f"{len(answer.body)} bytes, a row at {row.start} to {row.end} where {at} was due")
+        at = row.end
+    if at != len(answer.body):
+        raise _contract(name, f"{len(answer.body)} bytes where the rows take {at}")
 
 
 def _contract(name: str, found: str) -> RuntimeFault:

