@@ -29,7 +29,9 @@ figures: $(VENV)/ready chromium
 	$(BIN)/python -m backend evaluate --matrix --store .probe-parity/figures/runs.sqlite \
 	  --runtime hf-bf16 --runtime hf-fp16 --runtime vllm-fp16 --runtime vllm-awq --runtime vllm-awq-original
 	$(BIN)/python -m demo.results --run 1 --store .probe-parity/figures/runs.sqlite
-	$(BIN)/python -m backend record --limit 12 --runtime hf-bf16 --runtime vllm-fp16 --runtime vllm-awq --out demo/bundle/recorded.zip
+	$(BIN)/python -m demo.shown --out .probe-parity/figures/shown.jsonl
+	$(BIN)/python -m backend record --dataset .probe-parity/figures/shown.jsonl \
+	  --runtime hf-bf16 --runtime vllm-fp16 --runtime vllm-awq --out demo/bundle/recorded.zip
 	$(BIN)/python -m docs.figures
 	$(BIN)/python -m tests.browser.screenshots
 

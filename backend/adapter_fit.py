@@ -44,7 +44,7 @@ def fit_scale(found: Tensor, expected: Callable[[AdapterEdit], Tensor]) -> Adapt
 def fit_missing(
     found: Tensor, expected: Callable[[AdapterEdit], Tensor], groups: Sequence[str], *, tolerance: float
 ) -> AdapterFit:
-    """Return the set of layers, or of module kinds, whose absence explains ``found`` best.
+    """Return the set of layers, or of module kinds, whose absence explains ``found [n_tokens, d_model]`` best.
 
     Greedy from the whole adapter downwards and, as most may be missing, from no adapter upwards; stops as soon as the error
     is within ``tolerance``.

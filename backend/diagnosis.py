@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from backend.agreement import LoraEffect, lora_effect, row_cosines
+from backend.answers import answer_text
 from backend.arms import PLAIN, Arm, states_of
 from backend.deployment_faults import ADAPTER_CAUSES, find_faults
 from backend.diagnosis_types import ArmView, Cause, Diagnosis, Evidence, Finding, SlotShares, Verdict
@@ -128,7 +129,7 @@ def _verdicts(
     ladder: Ladder,
     gold: Gold | None,
 ) -> list[Verdict]:
-    answer = Evidence("answer", repr(after.value), repr(before.value))
+    answer = _answer(before, after)
     if shares is None:
         cause, evidence = gold_cause(after, gold, prompt.utterance)
         if cause is Cause.NONE and faults:
@@ -171,7 +172,7 @@ def _drift(before: SlotPrediction, after: SlotPrediction, candidate: Arm, ladder
         abs(before.end_score - after.end_score),
     )
     evidence = (
-        Evidence("answer", repr(after.value), repr(before.value)),
+        _answer(before, after),
         Evidence("first factor that changes it", factor, "none"),
         Evidence("smallest margin of the baseline", f"{margin:.3f}", f"above {moved:.3f}, what the scores moved by"),
     )
@@ -184,6 +185,10 @@ def _drift(before: SlotPrediction, after: SlotPrediction, candidate: Arm, ladder
     else:
         cause = Cause.ENGINE_DRIFT if a.engine is not b.engine or b.engine is Engine.VLLM else Cause.DTYPE_DRIFT
     return _made(after.slot, cause, 0.9 if near_tie else 0.7, evidence, candidate)
+
+
+def _answer(before: SlotPrediction, after: SlotPrediction) -> Evidence:
+    return Evidence("answer", answer_text(after.value, quoted=True), answer_text(before.value, quoted=True))
 
 
 def _of(finding: Finding, slot: str, candidate: Arm, weight: float, *first: Evidence) -> Verdict:

@@ -67,7 +67,7 @@ def null_geometry(probe: Probe, prompt: Prompt, states: Tensor) -> tuple[NullGeo
 
 
 def pointer_certificates(probe: Probe, prompt: Prompt, states: Tensor) -> tuple[PointerCertificate, ...]:
-    """Check for every slot that argmax of ``score / token norm`` is argmax of the score; ``states`` raw."""
+    """Check for every slot that argmax of ``score / token norm`` is argmax of the score; raw ``[n_tokens, d_model]``."""
     scores = probe.scores(prompt, states)
     span = prompt.utterance_span
     norms = states.float()[span.start : span.end].norm(dim=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
+from backend.answers import answer_text
 from backend.diagnosis_types import Cause, Evidence
 from backend.probe import SlotPrediction
 
@@ -24,7 +25,7 @@ def gold_cause(slot: SlotPrediction, gold: Gold | None, utterance: str) -> tuple
         if decoded == raw:
             return Cause.NONE, ()
         return Cause.RAW_GOLD, (Evidence("raw label", repr(raw), f"{decoded!r}, the text of the gold tokens"),)
-    expected = Evidence("gold", repr(value), repr(decoded))
+    expected = Evidence("gold", answer_text(slot.value, quoted=True), answer_text(decoded or None, quoted=True))
     if not slot.present and decoded and slot.pointer_value == decoded:
         margin = Evidence("null margin of a pointer that is right", f"{slot.null_margin:+.2f}", "above 0")
         return Cause.NULL_THRESHOLD, (expected, margin)

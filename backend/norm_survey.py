@@ -29,7 +29,7 @@ _SWEEP = 121  # scales from 1 to four times the mean norm, evenly on a log axis
 
 @dataclass(frozen=True, slots=True)
 class NullTable:
-    """Null decisions of many slots on one runtime's raw states; arrays of one length."""
+    """Null decisions of many slots on one runtime's raw states; arrays ``[n_slots]``."""
 
     weight: NDArray[np.float64]  # s
     bias: float  # b
@@ -43,7 +43,7 @@ class NullTable:
 
     @property
     def raw(self) -> NDArray[np.bool_]:
-        """Return which slots are read as present on raw states."""
+        """Return which slots are read as present on raw states: ``[n_slots]``."""
         return self.weight + self.bias >= 0
 
     def _at(self, scale: float, *, bias: float | None = None) -> NDArray[np.bool_]:
@@ -115,7 +115,7 @@ def live_table(probe: Probe, prompts: Sequence[Prompt], states: Sequence[Tensor]
 
 
 def survey_tokens(probe: Probe, prompts: Sequence[Prompt], states: Iterable[Tensor]) -> TokenNorms:
-    """Collect token norms and certificates of raw states."""
+    """Collect token norms and certificates of raw states, ``[n_tokens, d_model]`` a prompt; raises as `Probe.scores`."""
     norms: list[float] = []
     certified = n_slots = 0
     for prompt, rows in zip(prompts, states, strict=True):

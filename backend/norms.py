@@ -53,7 +53,7 @@ def norm_stats(states: Tensor) -> NormStats:
 
 
 def normalize(states: Tensor) -> Tensor:
-    """Divide each row by its L2 norm, as vLLM's pooler does; float32."""
+    """Divide each row of ``[..., d_model]`` by its L2 norm, as vLLM's pooler does; float32."""
     from torch.nn.functional import normalize as l2_normalize
 
     return l2_normalize(states.float(), p=2.0, dim=-1)

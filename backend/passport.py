@@ -26,7 +26,7 @@ from backend.flips import Show, cell_pair, list_flips, measure_movement
 from backend.health import check_spec
 from backend.pool import Pool
 from backend.probe import Probe
-from backend.report import as_json, make_report
+from backend.report import as_json, make_report, margin_text
 from backend.runtimes.base import Engine, ForwardOptions, RuntimeSpec
 from backend.runtimes.vllm_compat import installed_spelling, serve_line
 from backend.schema import load_schemas
@@ -217,7 +217,7 @@ def _losses(report: dict[str, Any], name: str) -> list[str]:
     """Tell where a loss beyond the margin cannot be ruled out."""
     pairs = [p for p in report["pairs"] if p["candidate"] == name and p["lora"] and not p["normalize"]]
     return [
-        f"no worse than {p['margin_points']:g} points: {p['non_inferior']} ({p['delta_points']:+.2f} points, n = {p['n']})"
+        f"{margin_text(p['margin_points'] / 100)}: {p['non_inferior']} ({p['delta_points']:+.2f} points, n = {p['n']})"
         for p in pairs
         if p["non_inferior"] != "yes"
     ]

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from jinja2 import Environment
 
+from backend.answers import ABSENT
 from backend.errors import InputError
 from backend.passport import Passport, causes
+from backend.report import margin_text
 
 _TEST = '''"""Checks the deployment again that passport.json describes: `python -m pytest {name}`.
 
@@ -74,6 +76,8 @@ def as_html(passport: Passport) -> str:
     low = min((cell["ci95"][0] for cell in trained), default=0.0)
     high = max((cell["ci95"][1] for cell in trained), default=1.0)
     return environment.from_string(template).render(
+        absent=ABSENT,
+        margin_text=margin_text,
         passport=passport,
         report=passport.report,
         trained=trained,

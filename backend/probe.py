@@ -118,7 +118,7 @@ class Probe:
     def predict_batch(
         self, prompts: Sequence[Prompt], states: Sequence[Tensor], *, decoding: Decoding = Decoding.UPSTREAM
     ) -> list[tuple[SlotPrediction, ...]]:
-        """Predictions of many prompts, in their order; raises as `predict` does."""
+        """Predictions of many prompts, in their order, from ``[n_tokens, d_model]`` each; raises as `predict` does."""
         return self.predict_padded(prompts, self.pad(prompts, states), decoding=decoding) if prompts else []
 
     def pad(self, prompts: Sequence[Prompt], states: Sequence[Tensor]) -> Padded:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from backend.answers import answer_text
 from backend.bundle import load_bundle
 from backend.errors import InputError
 from backend.health import check_spec
@@ -52,7 +53,8 @@ class Deployment:
         then = next(entry for entry in self._content["runtimes"] if entry["name"] == runtime)["answers"]
         now = keep_answers(self._probe, self._bundle, self._bundle.runtime(runtime), self._pool)
         changed = [
-            f"{answer.utterance!r}, {slot}: {value!r}, was {before['slots'].get(slot)!r}"
+            f"{answer.utterance!r}, {slot}: {answer_text(value, quoted=True)}, "
+            f"was {answer_text(before['slots'].get(slot), quoted=True)}"
             for before, answer in zip(then, now, strict=True)
             for slot, value in answer.slots.items()
             if before["slots"].get(slot) != value

@@ -210,8 +210,13 @@ def flipped_text(flipped: Flipped) -> str:
     c = flipped.comparison
     return (
         f"{100 * c.delta:+.2f} points, {flipped.regressions} regressions, {flipped.improvements} improvements, "
-        f"McNemar p {flipped.p:.3g}; no worse than {100 * c.margin:g} points at 95 %: {verdict_text(c)}"
+        f"McNemar p {flipped.p:.3g}; {margin_text(c.margin)} at 95 %: {verdict_text(c)}"
     )
+
+
+def margin_text(margin: float) -> str:
+    """Return what is tested: a loss of no more than ``margin``, a share."""
+    return f"no worse than {100 * margin:g} point{'' if margin == 0.01 else 's'}"
 
 
 def verdict_text(comparison: NonInferiority) -> str:

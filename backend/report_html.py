@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from backend.answers import answer_text
 from backend.flips import Show, cell_pair, list_flips, measure_movement
 from backend.raw_gap import raw_gap
-from backend.report import Cell, Pair, Report, toggles_text, verdict_text
+from backend.report import Cell, Pair, Report, margin_text, toggles_text, verdict_text
 from backend.report_figures import exact_match_bars, matrix
 from backend.slices import By, make_slices
 from backend.store import Row, Store
@@ -74,7 +75,7 @@ def _pairs(pairs: Sequence[Pair]) -> str:
         (
             f"{p.candidate} against {p.baseline}",
             toggles_text(p.normalize, p.lora),
-            f"no worse than {100 * p.flipped.comparison.margin:g} points: {verdict_text(p.flipped.comparison)}",
+            f"{margin_text(p.flipped.comparison.margin)}: {verdict_text(p.flipped.comparison)}",
             f"{100 * p.flipped.comparison.delta:+.2f}",
             p.flipped.regressions,
             p.flipped.improvements,
@@ -123,11 +124,11 @@ def _candidate(store: Store, run: int, pair: Pair) -> str:
 
 
 def _gold(row: Row) -> str:
-    return row.gold_decoded if row.gold_present else "(absent)"
+    return answer_text(row.gold_decoded if row.gold_present else None)
 
 
 def _answer(row: Row) -> str:
-    return f"{'✓' if row.right else '✗'} {row.value if row.present else '(absent)'}"
+    return f"{'✓' if row.right else '✗'} {answer_text(row.value if row.present else None)}"
 
 
 def _percent(share: float | None) -> str:

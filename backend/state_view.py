@@ -42,14 +42,14 @@ class View:
     shift: int = 0  # candidate's row i + shift is the baseline's row i
 
     def expected(self, how: ForwardOptions | AdapterEdit) -> Tensor:
-        """Return the baseline's rows."""
+        """Return the baseline's rows, ``[n_tokens, d_model]``; raises as `Runtime.forward`."""
         runtime = self.lab if isinstance(how, AdapterEdit) and self.lab is not None else self.baseline
         rows = self.cache.states(runtime, self.context, how)[: len(self.ids)]
         rows = rows[max(0, -self.shift) : len(rows) - max(0, self.shift)]
         return normalize(rows) if self.unit else rows
 
     def found(self, how: ForwardOptions) -> Tensor:
-        """Return the candidate's rows that belong to them."""
+        """Return the candidate's rows that belong to them, ``[n_tokens, d_model]``; raises as `Runtime.forward`."""
         rows = self.cache.states(self.candidate, self.ids, how)
         return rows[max(0, self.shift) : len(rows) - max(0, -self.shift)]
 

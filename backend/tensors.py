@@ -23,7 +23,7 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[tuple[str, Tensor]]:
-    """Yield the wanted tensors by name, one in memory at a time."""
+    """Yield the wanted tensors by name, ``[...]`` as stored, one in memory at a time; raises `BundleError`."""
     for file, name in _names(folder):
         if wanted(name):
             yield name, file.get_tensor(name)

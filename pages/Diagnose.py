@@ -45,6 +45,7 @@ def main() -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         evidence.slot_evidence(found, slot, question.prompt)
+        evidence.norms(found, question.prompt, context.probe)
     with right:
         evidence.geometry(found, question.prompt, context.probe)
     st.caption("The address of this page opens the same example with the same toggles; a pasted text is never in it.")

@@ -1,11 +1,11 @@
 """Health: does each runtime do what it is asked, and what to do where it does not."""
 
-import pandas as pd
 import streamlit as st
 
 from backend.health import check_spec
 from backend.pool import State
 from ui import frame
+from ui.sheet import sheet
 
 
 def main() -> None:
@@ -41,8 +41,10 @@ def _summary(checks: list | None) -> str:
 
 
 def _table(checks: list) -> None:
-    rows = [{"": "✓" if c.passed else "✗", "check": c.name, "observed": c.observed, "expected": c.expected} for c in checks]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    rows = [
+        {"check": f"{'✓' if c.passed else '✗'} {c.name}", "observed": c.observed, "expected": c.expected} for c in checks
+    ]
+    st.html(sheet(rows, key="checks"))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import pandas as pd
 import streamlit as st
 
 from backend.bundle import Bundle
@@ -16,6 +15,7 @@ from backend.store import Store
 from backend.store_path import default_store
 from backend.stored_examples import sample_questions
 from ui import frame, inputs, norm_charts, runs
+from ui.sheet import percent, sheet
 
 _SAMPLE = 50  # examples whose states are computed anew for token norms and certificates
 _TEXT, _RUN = "Pasted text", "Stored run"
@@ -93,18 +93,16 @@ def _draw(context: frame.Context, tables: dict[str, NullTable], tokens: dict[str
     summary = [
         {
             "runtime": name,
-            "mean norm": round(found.mean, 3),
-            "CV": found.cv,
-            "pointers certified": found.certified / found.n_slots,
-            "null decisions in the flip band": tables[name].in_band if name in tables else None,
+            "mean norm": f"{found.mean:.3f}",
+            "CV": percent(found.cv, places=2),
+            "pointers certified": percent(found.certified / found.n_slots),
+            "null decisions in the flip band": percent(tables[name].in_band if name in tables else None),
             "n tokens": len(found.norms),
             "n slots": found.n_slots,
         }
         for name, found in tokens.items()
     ]
-    percent = st.column_config.NumberColumn(format="percent")
-    shares = ("CV", "pointers certified", "null decisions in the flip band")
-    st.dataframe(pd.DataFrame(summary), hide_index=True, column_config=dict.fromkeys(shares, percent), key="norm-table")
+    st.html(sheet(summary, key="norm-table"))
     st.subheader("Distribution of token norms")
     st.plotly_chart(norm_charts.distributions(tokens, places), key="norm-distributions")
     st.caption(f"Over {over}.")
@@ -121,14 +119,19 @@ def _null_decisions(tables: dict[str, NullTable], places: dict[str, int]) -> Non
     )
     st.subheader("Hot fix: b' = b / mean(n)")
     rows = [
-        {"runtime": name, "states": d.name, "presence accuracy": d.accuracy, "flips against raw": d.flips, "n slots": d.n}
+        {
+            "runtime": name,
+            "states": d.name,
+            "presence accuracy": percent(d.accuracy, places=2),
+            "flips against raw": d.flips,
+            "n slots": d.n,
+        }
         for name, table in tables.items()
         for d in decisions(table)
     ]
     if not known:
         rows = [{name: value for name, value in row.items() if name != "presence accuracy"} for row in rows]
-    percent = {"presence accuracy": st.column_config.NumberColumn(format="percent")}
-    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=percent, key="norm-fix")
+    st.html(sheet(rows, key="norm-fix"))
     st.caption("Where normalisation cannot be switched off, dividing the null bias by the mean norm undoes most of it.")
 
 

@@ -90,6 +90,19 @@ def test_cells_equal_upstreams_loop_to_the_last_example(capsys, folder, tmp_path
     assert found == upstream_loop(folder, 150)
 
 
+def test_slices_add_up_to_the_cell(capsys, folder, tmp_path):
+    code, report = evaluate(capsys, folder, tmp_path / "r.sqlite", "--limit", 40, "--slices", "slot")
+    cell, (name, slices) = report["cells"][0], *report["slices"].items()
+    assert code == 0 and name == cell["runtime"] and len(slices) == 3
+    assert sum(s["n"] for s in slices) == cell["n_present"]
+    assert sum(s["n"] * s["exact_match"] for s in slices) == pytest.approx(
+        cell["exact_match"]["decoded"] * cell["n_present"]
+    )
+    again = ["evaluate", "--bundle", str(folder), "--store", str(tmp_path / "r.sqlite"), "--resume", str(report["run"])]
+    assert main([*again, "--slices", "length"]) == 0
+    assert "41 to 80 characters: " in capsys.readouterr().out
+
+
 def test_a_killed_process_resumes_to_the_same_rows(folder, tmp_path):
     whole, killed = tmp_path / "whole.sqlite", tmp_path / "killed.sqlite"
     rng = random.Random(1)

@@ -13,6 +13,7 @@ from backend.plan import Plan
 from backend.runtimes.load import load_runtime
 from backend.store import Store
 from benchmarks.synthetic import make_bundle, seeded
+from tests.sheets import sheets
 
 APP = Path(__file__).parent.parent / "app.py"
 VIEWS = ("Flips", "Slices", "Agreement", "Null threshold", "Raw labels")
@@ -88,7 +89,7 @@ def test_another_baseline_turns_the_comparison_round(page, plan):
     app = page(plan)
     app.selectbox(key="baseline").set_value("b").run()
     assert not app.exception and app.selectbox(key="candidate").value == "a"
-    assert set(app.dataframe[1].value["candidate"]) == {"a against b"}
+    assert {(row["candidate"], row["against"]) for row in sheets(app)["pairs"]} == {("a", "b")}
 
 
 def test_two_runs_of_one_set_and_switching_between_them(page, plan):

@@ -33,10 +33,14 @@ def test_the_story_sets_toggles_and_points_at_what_changed(page):  # noqa: F811
         assert page.session_state["utterance"] == failure.utterance
         assert page.toggle(key="normalize").value == failure.normalize and page.toggle(key="lora").value == failure.lora
         story = next(block.proto.body for block in page.get("html") if block.proto.body.startswith("<ul"))
+        look = next(block.proto.body for block in page.get("html") if block.proto.body.startswith("<b>Look at"))
         if failure.slot:
             assert "✓" in story and "✗" in story
+            assert "is right against the text of the gold tokens" in look and "wrong against the raw label" in look
         else:
             assert "→" in story
+            assert f"{story.count('<li>')} of " in look and "null margin" in look
+            assert ("went from" in look and "to 1.00" in look) == failure.normalize
     page.button(key="story-end").click().run()
     assert not page.toggle(key="normalize").value and page.toggle(key="lora").value
     assert not [button for button in page.button if button.key == "story-end"]

@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backend.bundle import DEMO, load_bundle
 from backend.cli import main
+from backend.errors import RuntimeFault
+from backend.pool import Pool
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas
@@ -97,6 +99,26 @@ def test_predict_prints_json(capsys):
     report = json.loads(capsys.readouterr().out)
     assert code == 0
     assert report["runs"][0]["slots"]["destination"]["value"] == "Seattle"
+
+
+def test_a_runtime_that_fails_is_named_and_the_others_answer(capsys, monkeypatch):
+    load = Pool.get
+
+    def broken(self, spec, **more):
+        if spec.name == "vllm-fp16":
+            raise RuntimeFault("The server ended", found="exit code 1", remedy="See its log.")
+        return load(self, spec, **more)
+
+    monkeypatch.setattr(Pool, "get", broken)
+    ask = ["predict", "--function", "book_flight", "--utterance", "fly from Boston to Seattle"]
+    ask += ["--runtime", "vllm-fp16", "--runtime", "hf-bf16"]
+    assert main(ask) == 2
+    printed = capsys.readouterr()
+    assert "destination: Seattle" in printed.out and "airline: (absent)" in printed.out
+    assert printed.err == "vllm-fp16: The server ended (found exit code 1). See its log.\n"
+    assert main([*ask, "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert [made["runtime"] for made in report["runs"]] == ["hf-bf16"] and list(report["failed"]) == ["vllm-fp16"]
 
 
 @pytest.mark.parametrize("utterance", ["", "   ", "x" * 200_001, "\ud800"])

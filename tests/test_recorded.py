@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from backend import recorded
+from backend.bundle import DEMO
 from backend.cli import main
 from backend.norms import norm_stats
 from backend.recording import Recording
 from backend.runtimes.base import ForwardOptions
+from backend.story import recorded_story
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +74,24 @@ def open_page(page, bundle, **environment):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_story_sets_toggles_in_a_recording_and_says_where_to_look(monkeypatch):
+    monkeypatch.setenv("PROBE_PARITY_RECORDING", str(DEMO / "recorded.zip"))
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    steps = recorded_story(Recording(DEMO / "recorded.zip"))
+    assert [step.failure.name for step in steps][:2] == ["normalisation on", "LoRA off"]
+    page.button(key="story-0").click().run()
+    for step in steps:
+        assert not page.exception and page.session_state["recorded-example"] == step.place
+        assert page.toggle(key="recorded-normalize").value == step.failure.normalize
+        assert page.toggle(key="recorded-lora").value == step.failure.lora
+        assert any(block.proto.body.startswith("<b>Look at") for block in page.get("html"))
+        if step is not steps[-1]:
+            page.button(key="story-next").click().run()
+    page.button(key="story-end").click().run()
+    assert not page.exception and page.toggle(key="recorded-lora").value
+    assert not any(block.proto.body.startswith("<b>Look at") for block in page.get("html"))
 
 
 def test_the_playground_opens_without_torch_and_answers_both_toggles(bundle):

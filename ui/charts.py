@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from backend.inference import RuntimeRun
 from backend.slices import Slice
 from backend.threshold import ThresholdCurve
-from ui.theme import runtime_colour, runtime_style
+from ui.theme import runtime_style
 
 
 def norms_by_token(runs: Sequence[tuple[int, RuntimeRun]], tokens: Sequence[str]) -> go.Figure:
@@ -39,13 +39,13 @@ def threshold(curves: Sequence[tuple[int, str, ThresholdCurve]]) -> go.Figure:
     """Draw presence accuracy against the shift of the null decision; ``curves`` are (place in the run, runtime, curve)."""
     figure = go.Figure()
     for index, name, curve in curves:
-        colour = runtime_colour(index)
+        style = runtime_style(index)
         figure.add_scatter(
             x=list(curve.shifts),
             y=[100 * accuracy for accuracy in curve.accuracy],
             name=name,
             mode="lines",
-            line={"color": colour},
+            line={"color": style.colour, "dash": style.dash},
             hovertemplate="%{x:+.2f}: %{y:.2f} %<extra>" + name + "</extra>",
         )
         figure.add_scatter(
@@ -53,7 +53,7 @@ def threshold(curves: Sequence[tuple[int, str, ThresholdCurve]]) -> go.Figure:
             y=[100 * curve.best_accuracy],
             name=f"{name}: best {100 * curve.best_accuracy:.1f} % at {curve.best_shift:+.2f}",
             mode="markers",
-            marker={"color": colour, "size": 10, "symbol": "diamond"},
+            marker={"color": style.colour, "size": 10, "symbol": style.symbol},
             hoverinfo="skip",
         )
     figure.add_vline(x=0, line={"dash": "dot", "color": "#7f87a8"}, annotation_text="now")

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from backend import report_figures
+from backend.answers import ABSENT, answer_text
 from backend.flips import Flip, Show, cell_pair
 from backend.raw_gap import Way
 from backend.report import Report, toggles_text
@@ -77,7 +78,7 @@ def _flips(run: Run, key: results.Key, pair: tuple[int, int], toggles: tuple[boo
         on_select="rerun",
         selection_mode="single-row",
         key="flips",
-        height=280,
+        height=38 + 35 * min(8, len(found.flips)),  # of header and rows; no empty ones
     )
     moved = found.movement
     st.caption(
@@ -95,7 +96,7 @@ def _flip_row(flip: Flip) -> dict[str, object]:
     return {
         "example": row.example,
         "slot": f"{row.function}.{row.slot}",
-        "gold": row.gold_decoded if row.gold_present else "(absent)",
+        "gold": answer_text(row.gold_decoded if row.gold_present else None),
         "baseline": _value(flip.baseline),
         "candidate": _value(row),
         "triage": {None: "", True: "near tie", False: "unexplained"}[flip.near_tie],
@@ -115,7 +116,7 @@ def _opened(run: Run, flip: Flip, toggles: tuple[bool, bool]) -> None:
         )
         for column, (title, span, right) in zip(st.columns(3), lanes, strict=True):
             column.html(stored_lane(title, row.utterance, span, slot=row.slot, right=right))
-        texts = f"gold tokens {row.gold_decoded!r}, label {row.gold_raw!r}" if row.gold_present else "gold (absent)"
+        texts = f"gold tokens {row.gold_decoded!r}, label {row.gold_raw!r}" if row.gold_present else f"gold {ABSENT}"
         st.code(f"{row.function}.{row.slot}: {texts}", language=None, wrap_lines=True)
         normalize, lora = toggles
         st.page_link(
@@ -184,4 +185,4 @@ def _way_row(way: Way) -> dict[str, object]:
 
 
 def _value(row: Row) -> str:
-    return f"{'✓' if row.right else '✗'} {row.value if row.present else '(absent)'}"
+    return f"{'✓' if row.right else '✗'} {answer_text(row.value if row.present else None)}"

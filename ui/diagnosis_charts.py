@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from backend.answers import answer_text
 from backend.diagnosis_types import ArmView, Diagnosis
 
 BASELINE, CANDIDATE = "#4c8fd6", "#d18f2c"
@@ -143,6 +144,5 @@ def cosine(found: Diagnosis, tokens: Sequence[str]) -> go.Figure:
 
 
 def _short(value: str | None) -> str:
-    if value is None:
-        return "(absent)"
-    return value if len(value) <= 18 else f"{value[:17]}…"
+    text = answer_text(value)
+    return text if len(text) <= 18 else f"{text[:17]}…"

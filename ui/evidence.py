@@ -2,13 +2,14 @@
 
 from html import escape
 
-import pandas as pd
 import streamlit as st
 
+from backend.answers import answer_text
 from backend.diagnosis_types import Cause, Diagnosis, Verdict
 from backend.probe import Probe
 from backend.prompt import Prompt
 from ui import diagnosis_charts as charts
+from ui.sheet import sheet
 
 
 def verdicts(found: Diagnosis) -> None:
@@ -67,6 +68,12 @@ def tokens(prompt: Prompt, probe: Probe) -> None:
     st.caption(f"{len(ids)} tokens of the utterance, {len(prompt.ids)} of the prompt. Below each: id · code points.")
 
 
+def norms(found: Diagnosis, prompt: Prompt, probe: Probe) -> None:
+    """Draw norms a token of both arms."""
+    st.subheader("Norms a token")
+    st.plotly_chart(charts.norms(found.arms, probe.builder.tokens(prompt.ids)), key="norms")
+
+
 def slot_evidence(found: Diagnosis, slot: str, prompt: Prompt) -> None:
     """Draw scores and ladder of one slot."""
     words = [prompt.utterance[start:end] for start, end in prompt.offsets]
@@ -86,18 +93,23 @@ def slot_evidence(found: Diagnosis, slot: str, prompt: Prompt) -> None:
 
 
 def _steps(found: Diagnosis) -> None:
+    """Draw all answers of the baseline, then what each step makes of them."""
     rows = []
-    for step in found.ladder:
-        row = {"step": step.factor, "changes": ", ".join(step.changed) or "nothing"}
-        for slot, right in zip(step.slots, step.right, strict=True):
-            mark = "" if right is None else " ✓" if right else " ✗"
-            row[slot.slot] = (slot.value if slot.present else "(absent)") + mark
-        rows.append(row)
-    st.dataframe(pd.DataFrame(rows), hide_index=True, key="steps")
+    for place, step in enumerate(found.ladder):
+        told = [
+            f"{slot.slot}: {answer_text(slot.value)}{_MARK[right]}"
+            for slot, right in zip(step.slots, step.right, strict=True)
+            if place == 0 or slot.slot in step.changed
+        ]
+        rows.append({"step": step.factor, "answers, then changes": " · ".join(told) or "nothing changes"})
+    st.html(sheet(rows, key="steps", cards=False))
+
+
+_MARK = {None: "", True: " ✓", False: " ✗"}
 
 
 def geometry(found: Diagnosis, prompt: Prompt, probe: Probe) -> None:
-    """Draw flip band and certificate, norms, and the agreement of states."""
+    """Draw flip band and certificate, and the agreement of states."""
     words = probe.builder.tokens(prompt.ids)
     if found.geometry:
         st.subheader("Null decision: weight part against bias")
@@ -107,10 +119,8 @@ def geometry(found: Diagnosis, prompt: Prompt, probe: Probe) -> None:
             {"slot": c.slot, "start survives": _yes(c.start), "end survives": _yes(c.end), "certified": _yes(c.certified)}
             for c in found.certificates
         ]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, key="certificates")
+        st.html(sheet(rows, key="certificates", cards=False))
         st.caption("Whether the pointer stays where it is when every token's state is divided by its own norm.")
-    st.subheader("Norms a token")
-    st.plotly_chart(charts.norms(found.arms, words), key="norms")
     if found.cosine:
         st.subheader("Agreement of the states with the baseline's")
         st.plotly_chart(charts.cosine(found, words), key="cosine")

@@ -13,7 +13,7 @@ from backend.pool import Pool
 from backend.probe import Probe
 from backend.recorded import can_load_models, configured
 from backend.schema import FunctionSchema, load_schemas
-from ui import chips
+from ui import chips, sheet
 
 PAGES = (
     ("app.py", "Playground", ":material/edit_note:"),
@@ -68,6 +68,7 @@ def page(title: str, *, intro: Callable[[Context], None] = lambda _: None, needs
         needs_probe: whether the page asks a model. With a recording in its place, such a page shows that, and ends.
     """
     st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="≡", layout="wide")
+    st.html(sheet.STYLE)
     with st.sidebar:
         st.markdown("**Probe Parity**")
         folder = _bundle()

@@ -54,7 +54,9 @@ def runtimes_and_decoding(context: Context) -> tuple[list[RuntimeSpec], str]:
     names = [spec.name for spec in context.bundle.runtimes]
     left, right = st.columns([3, 1])
     with left:
-        chosen = st.pills("Runtimes", names, selection_mode="multi", default=names[:1], key="runtimes", bind="query-params")
+        chosen = st.pills(
+            "Runtimes", names, selection_mode="multi", default=names[:1], key="runtimes", bind="query-params", wrap=True
+        )
     with right:
         decoding = st.segmented_control(
             "Decoding", [str(d) for d in Decoding], default="upstream", required=True, key="decoding", bind="query-params"

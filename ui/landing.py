@@ -1,31 +1,23 @@
 """The first minute: what this is, the bundle's own figures, each failure one click away, and what the click changed."""
 
 from collections.abc import Sequence
-from html import escape
 
 import streamlit as st
 
-from backend.inference import Outcome, run
+from backend.inference import Outcome, RuntimeRun, run
 from backend.prompt import Prompt
-from backend.results import Failure, Results, changes, load_results
+from backend.results import Failure, Results, load_results
 from backend.runtimes.base import ForwardOptions
-from ui import figures
+from backend.story import TRAINED
+from ui import figures, story
 from ui.frame import Context
-from ui.theme import MUTED
+from ui.sheet import percent
 
-_TRAINED = ForwardOptions()
 _WHAT = (
     "A slot probe reads values such as *origin* or *date* straight out of a language model's hidden states, without "
     "generating text. This page shows whether what it read under HuggingFace survives vLLM, in FP16 and in AWQ 4-bit, and "
     "which setting is to blame where it does not."
 )
-_WHY = {
-    "normalisation on": "vLLM divides every state by its norm unless told not to. What the text says about absence "
-    "shrinks, the bias of that decision does not: slots that nobody mentioned are read as present.",
-    "LoRA off": "The engine dropped the adapter without a word, and the heads read states they were never trained on.",
-    "raw gold": "Nothing is wrong with the answer. The evaluation compares it with the label's own string instead of the "
-    "text of the label's tokens, and tokens do not end where labels do.",
-}
 
 
 def show(context: Context) -> None:
@@ -46,40 +38,28 @@ def show(context: Context) -> None:
 
 
 def point_out(context: Context, prompt: Prompt, outcomes: Sequence[Outcome], options: ForwardOptions) -> None:
-    """Draw the story's step: why it happens, and which slots of this text it changed just now."""
+    """Draw the story's step: why it happens, and what it changed of this text just now."""
     results, step = load_results(context.bundle.folder), st.session_state.get("story")
     if step is None or results is None or step >= len(results.failures):
         return
     failure = results.failures[step]
-    with st.container(border=True, key="story"):
-        st.markdown(f"**{step + 1} of {len(results.failures)} · {failure.name}**")
-        st.markdown(_WHY[failure.name])
-        st.html(_changed(context, prompt, outcomes, options, failure))
-        with st.container(horizontal=True):
-            if step:
-                st.button("Back", key="story-back", on_click=_tell, args=(results, step - 1))
-            if step + 1 < len(results.failures):
-                after = results.failures[step + 1].name
-                st.button(f"Next: {after}", key="story-next", type="primary", on_click=_tell, args=(results, step + 1))
-            st.button("End and mend", key="story-end", on_click=_end)
+    if failure.slot and (prompt.function, prompt.utterance) != (failure.function, failure.utterance):
+        return  # gold of another text is not known
+    runs = _runs(context, prompt, outcomes, options)
+    story.box(results.failures, step, runs, tell=lambda place: _tell(results, place), end=_end)
 
 
-def _changed(
-    context: Context, prompt: Prompt, outcomes: Sequence[Outcome], options: ForwardOptions, failure: Failure
-) -> str:
-    """Ask the first live runtime once more, as the probe was trained, and list what differs."""
+def _runs(
+    context: Context, prompt: Prompt, outcomes: Sequence[Outcome], options: ForwardOptions
+) -> tuple[RuntimeRun, RuntimeRun] | None:
+    """Ask the first live runtime once more, as the probe was trained; None while all of them load."""
     asked = next(((o.spec, o.run) for o in outcomes if o.run is not None), None)
     if asked is None:
-        return "<small>The runtime is still loading; what changes is listed here in a moment.</small>"
+        return None
     spec, found = asked
-    if failure.slot and options == _TRAINED:
-        read = next((slot.value for slot in found.slots if slot.slot == failure.slot), None)
-        pairs = [("read", read), ("text of the gold tokens", failure.decoded), ("raw label", failure.raw)]
-        marks = ["", " ✓" if read == failure.decoded else " ✗", " ✓" if read == failure.raw else " ✗"]
-        return _list([f"{escape(name)}: {_value(value)}{mark}" for (name, value), mark in zip(pairs, marks, strict=True)])
-    healthy = run(context.probe, prompt, context.pool.get(spec, timeout_s=0), _TRAINED)
-    lines = [f"{escape(c.slot)}: {_value(c.before)} → {_value(c.after)}" for c in changes(healthy.slots, found.slots)]
-    return _list(lines or ["Nothing changed on this text."])
+    if options == TRAINED:
+        return found, found
+    return run(context.probe, prompt, context.pool.get(spec, timeout_s=0), TRAINED), found
 
 
 def _cards(results: Results, names: Sequence[str]) -> None:
@@ -90,14 +70,14 @@ def _cards(results: Results, names: Sequence[str]) -> None:
 
 
 def _effect(results: Results, baseline: str, failure: Failure) -> str:
-    before, after = results.figure(baseline, _TRAINED), results.figure(baseline, failure.options)
+    before, after = results.figure(baseline, TRAINED), results.figure(baseline, failure.options)
     if before is None or after is None:
         return ""
     if failure.slot:
-        return f"exact match {figures.percent(before.exact_match)} looks like {figures.percent(before.raw)}"
+        return f"exact match {percent(before.exact_match)} looks like {percent(before.raw)}"
     if failure.normalize:
-        return f"presence {figures.percent(before.presence)} → {figures.percent(after.presence)}"
-    return f"exact match {figures.percent(before.exact_match)} → {figures.percent(after.exact_match)}"
+        return f"presence {percent(before.presence)} → {percent(after.presence)}"
+    return f"exact match {percent(before.exact_match)} → {percent(after.exact_match)}"
 
 
 def _tell(results: Results, step: int) -> None:
@@ -119,11 +99,3 @@ def _end() -> None:
 
 def _source(results: Results) -> str:
     return f"Measured on {results.dataset}, {results.n_examples:,} examples, {results.machine}; n: present slots."
-
-
-def _value(value: str | None) -> str:
-    return f"<code>{escape(value)}</code>" if value is not None else f"<span style='{MUTED}'>(absent)</span>"
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "<ul style='margin:0;padding-left:1.2rem'>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"

@@ -6,12 +6,14 @@ from html import escape
 import pandas as pd
 import streamlit as st
 
+from backend.answers import answer_text
 from backend.dataset import GoldSlot
 from backend.inference import Outcome, RuntimeRun
 from backend.pool import State
 from backend.prompt import Prompt
 from ui.charts import norms_by_token
 from ui.frame import Context, show_error
+from ui.sheet import sheet
 from ui.spans import lane
 from ui.theme import runtime_colour
 
@@ -82,12 +84,13 @@ def table(outcomes: Sequence[Outcome], gold: Gold) -> None:
     for place, slot in enumerate(runs[0].slots):
         row = {"slot": slot.slot}
         if gold is not None:
-            row["gold"] = labels.get(slot.slot, "(absent)")
+            row["gold"] = answer_text(labels.get(slot.slot))
         for run in runs:
             row[run.runtime] = _cell(run, runs[0], place, labels if gold is not None else None)
             row[f"{run.runtime} margin"] = f"{run.slots[place].null_margin:+.2f}"
         rows.append(row)
-    st.dataframe(pd.DataFrame(rows), hide_index=True, key="slots")
+    pinned = {"slot": st.column_config.TextColumn(pinned=True)}  # stays in view on a narrow screen
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=pinned, key="slots")
     st.caption("Margin: present minus absent logit. ✓ right, ✗ wrong, ≠ another answer than the first runtime.")
 
 
@@ -98,7 +101,7 @@ def _cell(run: RuntimeRun, first: RuntimeRun, place: int, labels: dict[str, str]
     if labels is not None:
         mark = " ✓" if (value or "") == labels.get(slot.slot, "") else " ✗"
     flipped = " ≠" if value != first.slots[place].value else ""
-    return (value if value is not None else "(absent)") + mark + flipped
+    return answer_text(value) + mark + flipped
 
 
 def norms(context: Context, prompt: Prompt, outcomes: Sequence[Outcome]) -> None:
@@ -108,6 +111,8 @@ def norms(context: Context, prompt: Prompt, outcomes: Sequence[Outcome]) -> None
         return
     st.subheader("Norms of the hidden states", divider=False)
     st.plotly_chart(norms_by_token(drawn, context.probe.builder.tokens(prompt.ids)), key="norms")
-    names = ("n", "mean", "std", "min", "max", "cv")
-    summary = [{"runtime": run.runtime} | {n: round(getattr(run.norms, n), 4) for n in names} for _, run in drawn]
-    st.dataframe(pd.DataFrame(summary), hide_index=True, key="norm-summary")
+    names = ("mean", "std", "min", "max", "cv")
+    summary = [
+        {"runtime": run.runtime, "n": run.norms.n} | {n: f"{getattr(run.norms, n):.4f}" for n in names} for _, run in drawn
+    ]
+    st.html(sheet(summary, key="norm-summary"))

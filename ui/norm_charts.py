@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from backend.norm_survey import Sweep, TokenNorms
-from ui.charts import runtime_colour
+from ui.theme import runtime_colour, runtime_style
 
 _MARGIN = {"l": 8, "r": 8, "t": 28, "b": 8}
 
@@ -33,11 +33,16 @@ def sweeps(found: Mapping[str, Sweep], places: Mapping[str, int], *, label: str)
     """Draw accuracy against the scale of normalised states, the mean norm marked."""
     figure = go.Figure()
     for name, sweep in found.items():
-        colour = runtime_colour(places[name])
+        style = runtime_style(places[name])
         figure.add_scatter(
-            x=list(sweep.scales), y=[100 * a for a in sweep.accuracy], name=name, mode="lines", line={"color": colour}
+            x=list(sweep.scales),
+            y=[100 * a for a in sweep.accuracy],
+            name=name,
+            mode="lines",
+            # runtimes that agree lie upon one another: each dash lets the one below be seen
+            line={"color": style.colour, "dash": style.dash, "width": 3 if style.dash == "solid" else 2},
         )
-        figure.add_vline(x=sweep.mean_norm, line={"dash": "dot", "color": colour})
+        figure.add_vline(x=sweep.mean_norm, line={"dash": "dot", "color": style.colour})
     figure.update_xaxes(type="log", title="scale; dotted: mean norm")
     figure.update_yaxes(title=label)
     figure.update_layout(height=280, margin=_MARGIN, legend={"orientation": "h", "y": 1.15}, showlegend=True)

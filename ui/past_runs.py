@@ -8,7 +8,7 @@ import streamlit as st
 
 from backend.comparison import Compared, compare_runs
 from backend.errors import BackendError
-from backend.report import toggles_text, verdict_text
+from backend.report import margin_text, toggles_text, verdict_text
 from backend.store import Run, Store
 from ui.frame import show_error
 from ui.runs import title
@@ -60,7 +60,7 @@ def _compared(cell: Compared, before: int, after: int) -> dict[str, object]:
             "regressions": flipped.regressions,
             "improvements": flipped.improvements,
             "McNemar p": f"{flipped.p:.2g}",
-            f"no worse than {100 * flipped.comparison.margin:g} points": verdict_text(flipped.comparison),
+            margin_text(flipped.comparison.margin): verdict_text(flipped.comparison),
             "n": flipped.comparison.n,
         }
     return row

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from backend.answers import ABSENT
 from backend.probe import SlotPrediction
 from backend.prompt import Span
 from ui.theme import GOLD, SPANS
@@ -50,7 +51,7 @@ def stored_lane(title: str, text: str, span: tuple[int, int] | None, *, slot: st
     mark = {None: "", True: "✓ ", False: "✗ "}[right]
     heading = f'<div style="font-size:.85rem;opacity:.75">{mark}{escape(title)}</div>'
     if span is None:
-        shown = f"{escape(text)} <i>(absent)</i>"
+        shown = f"{escape(text)} <i>{ABSENT}</i>"
     else:
         start, end = span
         middle = _piece(text[start:end], [] if right is None else [0], outlined=right is None)

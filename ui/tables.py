@@ -8,9 +8,10 @@ import streamlit as st
 
 from backend import report_figures
 from backend.export import export_rows
-from backend.report import Report, as_json, toggles_text, verdict_text
+from backend.report import Report, as_json, margin_text, toggles_text, verdict_text
 from backend.report_html import as_html
 from backend.store import Run, Store
+from ui.sheet import sheet
 
 _KINDS = {"CSV": ".csv", "JSON": ".json", "Parquet": ".parquet"}
 
@@ -65,7 +66,9 @@ def ladder(report: Report) -> None:
         )
     frame = pd.DataFrame(rows)
     shares = [name for name in frame.columns if name not in ("runtime", "toggles", "n present", "n slots")]
-    config = {name: st.column_config.NumberColumn(format="percent") for name in shares}
+    # what tells rows apart stays in view while the rest is scrolled
+    config: dict = {name: st.column_config.TextColumn(pinned=True) for name in ("runtime", "toggles")}
+    config |= {name: st.column_config.NumberColumn(format="percent") for name in shares}
     st.dataframe(frame, hide_index=True, column_config=config, key="ladder")
 
 
@@ -73,19 +76,20 @@ def pairs(report: Report) -> None:
     """Draw each runtime against the baseline."""
     rows = [
         {
-            "candidate": f"{p.candidate} against {p.baseline}",
+            "candidate": p.candidate,
+            "against": p.baseline,
             "toggles": toggles_text(p.normalize, p.lora),
-            "points": round(100 * p.flipped.comparison.delta, 2),
+            "points": f"{100 * p.flipped.comparison.delta:+.2f}",
             "regressions": p.flipped.regressions,
             "improvements": p.flipped.improvements,
             "McNemar p": f"{p.flipped.p:.2g}",
-            f"no worse than {100 * p.flipped.comparison.margin:g} points": verdict_text(p.flipped.comparison),
+            margin_text(p.flipped.comparison.margin): verdict_text(p.flipped.comparison),
             "n": p.flipped.comparison.n,
         }
         for p in report.pairs
     ]
     if rows:
-        st.dataframe(pd.DataFrame(rows), hide_index=True, key="pairs")
+        st.html(sheet(rows, key="pairs"))
 
 
 def downloads(store: Store, run: Run, report: Report) -> None:

@@ -50,7 +50,7 @@ class RescaleReport:
 
 
 def max_scale_change(scales: Iterable[Tensor]) -> float:
-    """Return max |s - 1|, 0 where nothing is scaled: how far an adapter for the plain base is off."""
+    """Return max |s - 1| of factors ``[channels]``, or 0 without any: how far an adapter for the plain base is off."""
     return max((float((values - 1).abs().max()) for values in scales), default=0.0)
 
 

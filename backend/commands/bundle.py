@@ -67,7 +67,12 @@ def run_seal(arguments: argparse.Namespace) -> int:
 
 
 def run_init(arguments: argparse.Namespace) -> int:
-    """Write bundle.toml from flags, from what the folder holds, or from answers; then verify it."""
+    """Write bundle.toml from flags, from what the folder holds, or from answers; then verify it.
+
+    Raises:
+        InputError: there is a bundle.toml already.
+        BundleError: as `write_bundle`.
+    """
     if (arguments.folder / "bundle.toml").exists():  # before any question
         raise InputError(
             "There is a bundle.toml already",

@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the verdict of every slot, or of one."""
+    """Print the verdict of every slot, or of one; raises `InputError` for a slot that the function has not."""
     bundle = load_bundle(arguments.bundle)
     function, utterance, gold = _question(arguments)
     schema = get_schema(load_schemas(bundle.schemas), function)

@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from backend.commands import arguments as shared
 from backend.dataset import Format
 from backend.errors import BackendError, CheckFailed, InputError, PrerequisiteError
 from backend.evaluation import Progress, begin, carry_on, check_resumable
+from backend.flips import cell_pair
 from backend.plan import Plan
 from backend.pool import Pool
-from backend.report import as_json, as_text, make_report
+from backend.report import Report, as_json, as_text, make_report
 from backend.report_html import as_html
+from backend.slices import By, Slice, make_slices
 from backend.statistics import Verdict
 from backend.store import Store
 from backend.store_path import default_store
@@ -35,13 +39,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--resume", type=int, metavar="RUN", help="go on with a run that was stopped")
     parser.add_argument("--baseline", metavar="NAME", help="default: the first runtime")
     parser.add_argument("--max-drop", type=float, metavar="POINTS", help="fail unless no runtime loses more, at 95 %%")
+    parser.add_argument("--slices", choices=[by.name.lower() for by in By], help="also exact match by what slots share")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, print, and judge."""
+    """Evaluate, print, and judge; raises `PrerequisiteError` for a run that somebody paused or cancelled."""
     with Store(arguments.store) as store, Pool() as pool:
         number, plan = _resumed(store, arguments) if arguments.resume is not None else _new(store, arguments)
         _take_over(store, number)
@@ -56,12 +61,40 @@ def run(arguments: argparse.Namespace) -> int:
         margin = arguments.max_drop if arguments.max_drop is not None else 1.0
         report = make_report(store, number, baseline=arguments.baseline, margin=margin / 100)
         page = as_html(store, report) if arguments.html is not None else ""
+        sliced = _slices(store, report, By[arguments.slices.upper()]) if arguments.slices else {}
     if arguments.html is not None:
         arguments.html.write_text(page, encoding="utf-8")
-    print(json.dumps(as_json(report), ensure_ascii=False, indent=2) if arguments.json else as_text(report))
+    if arguments.json:
+        content = as_json(report)
+        if sliced:
+            content["slices"] = {name: [asdict(one) for one in found] for name, found in sliced.items()}
+        print(json.dumps(content, ensure_ascii=False, indent=2))
+    else:
+        print("\n".join([as_text(report), *_slice_lines(sliced)]))
     asked = [pair for pair in report.pairs if pair.lora and not pair.normalize]
     failed = arguments.max_drop is not None and any(p.flipped.comparison.verdict is not Verdict.YES for p in asked)
     return CheckFailed.exit_code if failed else 0
+
+
+def _slices(store: Store, report: Report, by: By) -> dict[str, list[Slice]]:
+    """Return the slices of each runtime as the probe was trained, against the baseline; the baseline's against itself."""
+    names = dict.fromkeys(cell.runtime for cell in report.cells)
+    baseline = next(iter(names))
+    trained = (False, True)
+    return {
+        name: make_slices(store, cell_pair(store, report.run.id, baseline, name, toggles=trained), by=by) for name in names
+    }
+
+
+def _slice_lines(sliced: Mapping[str, Sequence[Slice]]) -> Iterator[str]:
+    for name, found in sliced.items():
+        yield f"{name}, the most damaged first: exact match (95 % interval), baseline, regressions, improvements, n"
+        for one in found:
+            low, high = one.ci95
+            yield (
+                f"  {one.name}: {100 * one.exact_match:.2f} % ({100 * low:.2f} - {100 * high:.2f}), "
+                f"{100 * one.baseline:.2f} %, {one.regressions}, {one.improvements}, {one.n}"
+            )
 
 
 def _take_over(store: Store, run: int) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
+from backend.answers import answer_text
 from backend.bundle import load_bundle
 from backend.commands import arguments as shared
+from backend.errors import BackendError
 from backend.inference import RuntimeRun
 from backend.inference import run as run_prompt
 from backend.pool import Pool
@@ -31,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what each runtime read."""
+    """Print what each runtime read; one that fails is named on stderr, and the others answer all the same."""
     bundle = load_bundle(arguments.bundle)
     schema = get_schema(load_schemas(bundle.schemas), arguments.function)
     specs = shared.chosen(bundle, arguments.runtime)
@@ -39,14 +42,24 @@ def run(arguments: argparse.Namespace) -> int:
     prompt = probe.builder.build(schema, arguments.utterance)
     options = ForwardOptions(normalize=arguments.normalize, lora=not arguments.no_lora)
     decoding = Decoding(arguments.decoding)
+    runs: list[RuntimeRun] = []
+    failed: dict[str, BackendError] = {}
     with Pool() as pool:
-        runs = [run_prompt(probe, prompt, pool.get(spec), options, decoding=decoding) for spec in specs]
+        for spec in specs:
+            try:
+                runs.append(run_prompt(probe, prompt, pool.get(spec), options, decoding=decoding))
+            except BackendError as error:
+                failed[spec.name] = error
     if arguments.json:
         report = {"function": schema.name, "utterance": arguments.utterance, "runs": [_as_json(made) for made in runs]}
+        if failed:
+            report["failed"] = {name: str(why) for name, why in failed.items()}
         print(json.dumps(report, ensure_ascii=False, indent=2))
-    else:
+    elif runs:
         print("\n".join(_as_text(made) for made in runs))
-    return 0
+    for name, why in failed.items():
+        print(f"{name}: {why}", file=sys.stderr)
+    return max((why.exit_code for why in failed.values()), default=0)
 
 
 def _as_json(made: RuntimeRun) -> dict[str, Any]:
@@ -73,4 +86,4 @@ def _slot(slot: SlotPrediction) -> dict[str, Any]:
 
 def _as_text(made: RuntimeRun) -> str:
     lines = [f"{made.runtime}  {made.latency_ms:.1f} ms  mean norm {made.norms.mean:.2f}"]
-    return "\n".join([*lines, *(f"  {s.slot}: {s.value if s.present else '(absent)'}" for s in made.slots)])
+    return "\n".join([*lines, *(f"  {s.slot}: {answer_text(s.value)}" for s in made.slots)])

@@ -27,7 +27,12 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the adapter, then compare it on the dequantised weights, with HuggingFace in float32."""
+    """Write the adapter, then compare it on the dequantised weights, with HuggingFace in float32.
+
+    Raises:
+        InputError: the bundle has no adapter or no AWQ checkpoint.
+        BundleError: as `rescale_adapter`.
+    """
     bundle = load_bundle(arguments.bundle, may_lack=("awq_adapter",))
     if bundle.awq is None or bundle.adapter is None:
         raise InputError("The bundle needs an adapter and an awq checkpoint", remedy="Run `python -m backend quantize`.")

@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print both, ready to paste."""
+    """Print both, ready to paste; raises `InputError` for a runtime that vLLM does not serve."""
     bundle = load_bundle(arguments.bundle)
     spec = bundle.runtime(arguments.runtime)
     if spec.engine is not Engine.VLLM:

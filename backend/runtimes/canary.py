@@ -26,7 +26,7 @@ TOLERANCE = 0.02  # relative; batches of another size round differently in FP16,
 
 
 def relative_difference(states: Tensor, known: Tensor) -> float:
-    """Return ``|states - known| / |known|``; infinite where the shapes differ."""
+    """Return ``|states - known| / |known|`` of two ``[n_tokens, d_model]``; infinite where the shapes differ."""
     if states.shape != known.shape:
         return float("inf")
     return float((states.float() - known.float()).norm() / known.float().norm().clamp_min(1e-12))

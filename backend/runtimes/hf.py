@@ -85,7 +85,11 @@ class HFRuntime(Runtime):
         return adapter_groups(self._model) if self.info.has_adapter else ()
 
     def forward_edited(self, ids: Sequence[Sequence[int]], edit: AdapterEdit) -> list[Tensor]:
-        """Compute raw states with a changed adapter, as a faulty deployment would; raises as `forward` does."""
+        """Compute raw states, ``[n_tokens, d_model]`` a prompt, with a changed adapter, as a faulty deployment would.
+
+        Raises:
+            InputError: no adapter, or ids as `forward` refuses them.
+        """
         import torch
 
         if not self.info.has_adapter:
