@@ -13,6 +13,7 @@ from backend.pool import Pool
 from backend.probe import Probe
 from backend.recorded import can_load_models, configured
 from backend.schema import FunctionSchema, load_schemas
+from backend.state_cache import StateCache
 from ui import chips
 
 PAGES = (
@@ -31,6 +32,7 @@ class Context:
     bundle: Bundle
     schemas: dict[str, FunctionSchema]
     pool: Pool
+    states: StateCache  # what runtimes answered, so that a toggle back asks nothing
 
     @property
     def probe(self) -> Probe:
@@ -41,12 +43,17 @@ class Context:
 @st.cache_resource(show_spinner=False)
 def _context(folder: str) -> Context:
     bundle = load_bundle(Path(folder))
-    return Context(bundle, load_schemas(bundle.schemas), _pool())
+    return Context(bundle, load_schemas(bundle.schemas), _pool(), _states())
 
 
 @st.cache_resource(show_spinner=False)
 def _pool() -> Pool:
     return Pool()
+
+
+@st.cache_resource(show_spinner=False)
+def _states() -> StateCache:
+    return StateCache()
 
 
 @st.cache_resource(show_spinner="Loading tokenizer and heads: a few seconds, once")

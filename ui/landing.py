@@ -77,7 +77,7 @@ def _changed(
         pairs = [("read", read), ("text of the gold tokens", failure.decoded), ("raw label", failure.raw)]
         marks = ["", " ✓" if read == failure.decoded else " ✗", " ✓" if read == failure.raw else " ✗"]
         return _list([f"{escape(name)}: {_value(value)}{mark}" for (name, value), mark in zip(pairs, marks, strict=True)])
-    healthy = run(context.probe, prompt, context.pool.get(spec, timeout_s=0), _TRAINED)
+    healthy = run(context.probe, prompt, context.pool.get(spec, timeout_s=0), _TRAINED, cache=context.states)
     lines = [f"{escape(c.slot)}: {_value(c.before)} → {_value(c.after)}" for c in changes(healthy.slots, found.slots)]
     return _list(lines or ["Nothing changed on this text."])
 
