@@ -74,7 +74,8 @@ def page(title: str, *, intro: Callable[[Context], None] = lambda _: None, needs
         intro: draws what needs no model, before one is loaded.
         needs_probe: whether the page asks a model. With a recording in its place, such a page shows that, and ends.
     """
-    st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="≡", layout="wide")
+    # an emoji is drawn by the browser itself: any other sign is asked of the server, which answers with the whole page
+    st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="⚖️", layout="wide")
     with st.sidebar:
         st.markdown("**Probe Parity**")
         folder = _bundle()
