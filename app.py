@@ -28,7 +28,8 @@ def main() -> None:
     except BackendError as error:
         frame.show_error(error)
         return
-    outcomes = run_on_all(context.pool, specs, context.probe, prompt, options, decoding=Decoding(decoding))
+    how = Decoding(decoding)
+    outcomes = run_on_all(context.pool, specs, context.probe, prompt, options, decoding=how, cache=context.states)
     inputs.toggles(toggles, options, next((o.run for o in outcomes if o.run), None))
     landing.point_out(context, prompt, outcomes, options)
     gold = inputs.gold_of(context, schema.name, prompt)

@@ -16,6 +16,7 @@ from backend.pool import Pool, State, Status
 from backend.probe import Decoding, Probe, SlotPrediction
 from backend.prompt import Prompt
 from backend.runtimes.base import ForwardOptions, Runtime, RuntimeSpec
+from backend.state_cache import StateCache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +31,11 @@ class RuntimeRun:
 
     runtime: str
     options: ForwardOptions
-    latency_ms: float  # forward pass and heads
+    latency_ms: float  # forward pass, be it an earlier one, and heads
     norms: NormStats
     token_norms: tuple[float, ...]  # one a prompt token
     slots: tuple[SlotPrediction, ...]
+    kept: bool = False  # whether the states are those of an earlier forward pass
 
 
 def run(
@@ -43,13 +45,20 @@ def run(
     options: ForwardOptions,
     *,
     decoding: Decoding = Decoding.UPSTREAM,
+    cache: StateCache | None = None,
 ) -> RuntimeRun:
-    """Compute states, norms and predictions; raises `BackendError` as `Runtime.forward` and `Probe.predict` do."""
+    """Compute norms and predictions from states that the cache keeps, or else from new ones.
+
+    Raises `BackendError` as `Runtime.forward` and `Probe.predict` do.
+    """
+    cache = cache or StateCache()
+    found = cache.find(runtime, prompt.ids, options)
+    asked = found or cache.ask(runtime, prompt.ids, options)
     started = time.perf_counter()
-    states = runtime.forward([prompt.ids], options)[0]
-    slots = probe.predict(prompt, states, decoding=decoding)
-    latency_ms = (time.perf_counter() - started) * 1000
-    return RuntimeRun(runtime.spec.name, options, latency_ms, norm_stats(states), _norms(states), slots)
+    slots = probe.predict(prompt, asked.states, decoding=decoding)
+    latency_ms = asked.forward_ms + (time.perf_counter() - started) * 1000
+    norms = (norm_stats(asked.states), _norms(asked.states))
+    return RuntimeRun(runtime.spec.name, options, latency_ms, *norms, slots, kept=found is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,7 @@ def run_on_all(
     options: ForwardOptions,
     *,
     decoding: Decoding = Decoding.UPSTREAM,
+    cache: StateCache | None = None,
 ) -> tuple[Outcome, ...]:
     """Ask every runtime that is ready and start loading the others; never waits for a load, never raises.
 
@@ -83,7 +93,7 @@ def run_on_all(
         if status.state is State.READY:
             try:
                 runtime = pool.get(spec, timeout_s=0)
-                made = _in_time(spec.name, partial(run, probe, prompt, runtime, options, decoding=decoding))
+                made = _in_time(spec.name, partial(run, probe, prompt, runtime, options, decoding=decoding, cache=cache))
             except BackendError as failed:
                 error = failed
         outcomes.append(Outcome(spec, status, made, error))

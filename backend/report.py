@@ -49,6 +49,7 @@ class Report:
     """All cells and pairs of a run."""
 
     run: Run
+    baseline: str  # runtime that the others are compared with
     n_examples: int
     cells: tuple[Cell, ...]
     pairs: tuple[Pair, ...]
@@ -82,7 +83,7 @@ def make_report(store: Store, run: int, *, baseline: str | None = None, margin: 
             if flipped is not None:
                 pairs.append(Pair(chosen, *key, flipped))
     n_examples = store.query("SELECT COUNT(*) FROM examples WHERE run = ?", (run,))[0][0]
-    return Report(found, n_examples, tuple(_cell(key, cells[key]) for key in order), tuple(pairs))
+    return Report(found, chosen, n_examples, tuple(_cell(key, cells[key]) for key in order), tuple(pairs))
 
 
 def toggles_text(normalize: bool, lora: bool) -> str:

@@ -10,36 +10,25 @@ from backend.report import Report, toggles_text
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_SCALE = [[0, "#b5483f"], [0.5, "#b08a2e"], [1, "#2c8465"]]  # white figures read on all of it
-_AGREEMENT_SCALE = [[0, "#b5483f"], [1, "#2f6fb3"]]
+Scale = Sequence[tuple[float, str]]  # colours at places from 0 to 1
+MATRIX_SCALE: Scale = [(0, "#b5483f"), (0.5, "#b08a2e"), (1, "#2c8465")]  # white figures read on all of it
+_AGREEMENT_SCALE: Scale = [(0, "#b5483f"), (1, "#2f6fb3")]
 
 
 def matrix(report: Report) -> Figure:
-    """Draw exact match of every cell: runtimes across, toggles down, the baseline leftmost.
+    """Draw exact match of every cell: runtimes across, toggles down, the baseline leftmost."""
+    names, toggles, shares = matrix_of(report)
+    figure = _heat(names, [toggles_text(*t) for t in toggles], shares, scale=MATRIX_SCALE, low=0, digits=1)
+    figure.update_layout(height=70 + 55 * len(toggles))
+    return figure
 
-    Heat maps of plotly cannot be selected; invisible markers over the cells can, and carry runtime and toggles.
-    """
+
+def matrix_of(report: Report) -> tuple[list[str], list[tuple[bool, bool]], list[list[float | None]]]:
+    """Return runtimes, toggles (normalize, lora), and exact match of each toggle's row; None where nothing is counted."""
     names = list(dict.fromkeys(cell.runtime for cell in report.cells))
     toggles = list(dict.fromkeys((cell.normalize, cell.lora) for cell in report.cells))
     found = {(c.runtime, (c.normalize, c.lora)): c.metrics.decoded for c in report.cells}
-    shares = [[found.get((name, t)) for name in names] for t in toggles]
-    figure = _heat(names, [toggles_text(*t) for t in toggles], shares, scale=_SCALE, low=0, digits=1)
-    figure.add_scatter(
-        x=[name for _ in toggles for name in names],
-        y=[toggles_text(*t) for t in toggles for _ in names],
-        customdata=[[name, *t] for t in toggles for name in names],
-        mode="markers",
-        marker={"symbol": "square", "size": 44, "color": "#ffffff", "opacity": 0},
-        selected={"marker": {"opacity": 0.25}},
-        unselected={"marker": {"opacity": 0}},
-        text=[figure.data[0].text[row][column] for row in range(len(toggles)) for column in range(len(names))],
-        hovertemplate="%{x}, %{y}: %{text}<extra></extra>",
-        showlegend=False,
-    )
-    figure.data[0].hoverinfo = "skip"
-    figure.update_layout(height=70 + 55 * len(toggles), clickmode="event+select", dragmode=False)
-    figure.update_layout(hovermode="closest", hoverdistance=-1)  # a click anywhere in a cell hits its marker
-    return figure
+    return names, toggles, [[found.get((name, t)) for name in names] for t in toggles]
 
 
 def agreement(names: Sequence[str], shares: Sequence[Sequence[float | None]]) -> Figure:
@@ -76,7 +65,7 @@ def _heat(
     down: Sequence[str],
     shares: Sequence[Sequence[float | None]],
     *,
-    scale: list[list[object]],
+    scale: Scale,
     low: float,
     digits: int,
 ) -> Figure:
@@ -90,7 +79,7 @@ def _heat(
             y=list(down),
             zmin=low,
             zmax=100,
-            colorscale=scale,
+            colorscale=list(scale),
             text=[["" if value is None else f"{value:.{digits}f} %" for value in row] for row in percent],
             texttemplate="%{text}",
             textfont={"size": 14, "color": "#ffffff"},

@@ -64,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:  # noqa: N802
         """Answer with states, or as the fault wants it."""
-        ids = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
+        self.payload = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        ids = self.payload["input"]
         (self.server.fault or healthy)(self, ids)
 
     def reply(
@@ -177,7 +178,8 @@ FAULTS: dict[str, tuple[Callable[[Any, Ids], object], str]] = {
     "a row too few": (lambda h, ids: h.reply(*answer([ids[0][1:], *ids[1:]])), "token contract"),
     "wrong width": (lambda h, ids: h.reply(*answer(ids, shape=[len(ids[0]), 8])), "token contract"),
     "negative offsets": (lambda h, ids: h.reply(*answer(ids, start=-8 * len(ids[0]), end=0)), "token contract"),
-    "wrong dtype": (lambda h, ids: h.reply(*answer(ids, embed_dtype="bfloat16")), "token contract"),
+    "unknown dtype": (lambda h, ids: h.reply(*answer(ids, embed_dtype="fp8_e4m3")), "token contract"),
+    "another dtype of two bytes": (lambda h, ids: h.reply(*answer(ids, embed_dtype="bfloat16")), "token contract"),
     "big endian": (lambda h, ids: h.reply(*answer(ids, endianness="big")), "token contract"),
     "NaN": (filled(float("nan")), "NaN"),
     "infinity": (filled(float("inf")), "infinity"),

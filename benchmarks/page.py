@@ -8,22 +8,11 @@ page is idle again.
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
-import shutil
-import socket
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-import psutil
 import torch
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
@@ -32,12 +21,14 @@ from backend.evaluation import begin, carry_on
 from backend.plan import Plan
 from backend.runtimes.load import load_runtime
 from backend.store import Store
+from benchmarks.measuring import Report, Timing, parser
 from benchmarks.synthetic import make_bundle, write_rows
+from tests.browser.serving import idle, launch, serve
 
-ROOT = Path(__file__).resolve().parent.parent
 FIRST_PAINT_S, RERUN_S = 1.5, 0.3
 _CELLS = 16
-_IDLE = "[data-testid=stApp][data-test-script-state=notRunning]"
+_COUNTED = """[...document.querySelectorAll('[data-testid=stCaptionContainer]')]
+  .map(caption => caption.innerText).find(text => text.includes('near ties'))"""
 
 
 def make_run(rows: int, folder: Path) -> Path:
@@ -52,69 +43,45 @@ def make_run(rows: int, folder: Path) -> Path:
     return bundle.folder
 
 
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Serve the app over the store and the bundle in ``folder``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"PROBE_PARITY_STORE": str(folder), "PROBE_PARITY_BUNDLE": str(folder / "bundle")}
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            try:
-                if httpx.get(f"{url}/_stcore/health").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
 def first_paint(browser: BrowserContext, url: str) -> tuple[Page, float]:
     """Open the page in a session of its own; return it with the seconds until it was drawn."""
     page = browser.new_page()
     started = time.perf_counter()
     page.goto(f"{url}/Evaluate")
-    page.wait_for_selector(".st-key-matrix .main-svg", timeout=60_000)
+    page.wait_for_selector(".st-key-matrix canvas", timeout=60_000)
     page.wait_for_selector(".st-key-flips canvas", timeout=60_000)
-    page.wait_for_selector(_IDLE, timeout=60_000)
+    idle(page)
     return page, time.perf_counter() - started
 
 
 def rerun(page: Page, filter_name: str) -> float:
-    """Choose another filter of the flips; return the seconds until the page shows it and is idle."""
+    """Choose another filter of the flips; return the seconds until the page counts others and is idle."""
     button = page.locator(".st-key-show button").filter(has_text=filter_name)
+    before = page.evaluate(_COUNTED)  # the button itself changes before the server has heard of it
     started = time.perf_counter()
     button.click()
-    page.wait_for_selector(f"{_IDLE} .st-key-show [aria-checked=true]:has-text('{filter_name}')", timeout=60_000)
-    page.wait_for_selector(_IDLE, timeout=60_000)
+    page.wait_for_function(f"before => ![undefined, before].includes({_COUNTED})", arg=before, timeout=60_000)
+    idle(page)
     return time.perf_counter() - started
 
 
 def main() -> int:
     """Print medians and say whether they are within the targets."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--shots", type=Path, help="folder for screenshots")
-    arguments = parser.parse_args()
-    print(f"{platform.machine()}, {psutil.cpu_count()} cores, n = {arguments.rows:,} stored rows")
+    known = parser(__doc__)
+    known.add_argument("--rows", type=int, default=100_000)
+    known.add_argument("--repeats", type=int, default=5)
+    known.add_argument("--shots", type=Path, help="folder for screenshots")
+    arguments = known.parse_args()
+    report = Report("page", arguments.json)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
-        make_run(arguments.rows, folder)
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        bundle = make_run(arguments.rows, folder)
+        browser = launch(playwright)
         context = browser.new_context(viewport={"width": 1400, "height": 1000})
-        with server(folder) as url:
+        with serve(folder, {"PROBE_PARITY_BUNDLE": str(bundle)}) as url:
             start = context.new_page()  # somebody who comes from another page: the app's own files are in the cache
             start.goto(url)
-            start.wait_for_selector(_IDLE, timeout=60_000)
+            idle(start)
             start.close()
             paints, reruns = [], []
             for number in range(arguments.repeats):
@@ -125,11 +92,14 @@ def main() -> int:
                     page.screenshot(path=arguments.shots / "large-run.png", full_page=True)
                 page.close()
         browser.close()
-    print(
-        f"first paint: median {statistics.median(paints):.2f} s, first session {paints[0]:.2f} s (target {FIRST_PAINT_S} s)"
+    what = f"Evaluate, {arguments.rows:,} stored rows"
+    painted, redrawn = Timing(tuple(paints)), Timing(tuple(reruns))
+    report.add(
+        f"{what}, first paint", **painted.figures(), first_session_ms=1000 * paints[0], target_ms=1000 * FIRST_PAINT_S
     )
-    print(f"rerun: median {statistics.median(reruns):.2f} s, largest {max(reruns):.2f} s (target {RERUN_S} s)")
-    return int(statistics.median(paints) > FIRST_PAINT_S or statistics.median(reruns) > RERUN_S)
+    report.add(f"{what}, rerun", **redrawn.figures(), target_ms=1000 * RERUN_S)
+    report.close()
+    return int(painted.median > FIRST_PAINT_S or redrawn.median > RERUN_S)
 
 
 if __name__ == "__main__":

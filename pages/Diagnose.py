@@ -7,13 +7,7 @@ from backend.diagnose_request import Request, run_request
 from backend.errors import BackendError
 from backend.pool import State
 from backend.probe import Decoding
-from backend.state_cache import StateCache
 from ui import evidence, frame, questions
-
-
-@st.cache_resource(show_spinner=False)
-def _cache() -> StateCache:
-    return StateCache()
 
 
 def main() -> None:
@@ -32,7 +26,7 @@ def main() -> None:
             context.pool,
             question.prompt,
             request,
-            cache=_cache(),
+            cache=context.states,
             gold=question.gold,
             wait=False,
         )

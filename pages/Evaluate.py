@@ -27,7 +27,7 @@ def main() -> None:
                 tables.matrix(report)
                 tables.ladder(report)
                 tables.pairs(report)
-                details.draw(store, run, report)
+                details.draw(store.path, run, report)
                 tables.downloads(store, run, report)
             past_runs.draw(store, run)
     except BackendError as error:

@@ -66,7 +66,7 @@ def test_without_a_run_it_says_what_to_do(page):
 
 def test_every_view_of_a_finished_run(page, plan):
     app = page(plan)
-    assert len(app.dataframe[0].value) == 8  # the ladder
+    assert len(app.dataframe[0].value) == 4 and len(app.dataframe[1].value) == 8  # heat map and ladder
     assert "near ties" in texts(app)
     for view in VIEWS:
         app.session_state["view"] = view
@@ -89,6 +89,7 @@ def test_another_baseline_turns_the_comparison_round(page, plan):
     app = page(plan)
     app.selectbox(key="baseline").set_value("b").run()
     assert not app.exception and app.selectbox(key="candidate").value == "a"
+    assert list(app.dataframe[0].value.columns) == ["b", "a"]
     assert {(row["candidate"], row["against"]) for row in sheets(app)["pairs"]} == {("a", "b")}
 
 
@@ -124,4 +125,4 @@ def test_runs_that_hold_next_to_nothing(page, plan, tmp_path, name):
 
 def test_a_run_that_has_only_begun_shows_what_there_is(page, plan):
     app = page(plan, stop_after=60)  # one batch of the first runtime
-    assert not app.exception and len(app.dataframe[0].value) == 2
+    assert not app.exception and len(app.dataframe[1].value) == 2

@@ -35,6 +35,8 @@ def test_first_text_is_read_and_the_lora_toggle_changes_it(page):
     assert "Boston" in before and "Seattle" in before
     page.toggle(key="lora").set_value(False).run()
     assert _values(page) != before
+    page.toggle(key="lora").set_value(True).run()
+    assert _values(page) == before and any("asked before" in block.proto.body for block in page.get("html"))
 
 
 def test_the_label_says_what_normalisation_did(page):

@@ -49,6 +49,20 @@ def test_the_engine_normalises_per_request_and_as_we_do(vllm_fp16, ids):
         assert (after - torch.nn.functional.normalize(before.float(), dim=-1)).abs().max() <= 2e-3
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_an_utterance_moves_two_bytes_a_value(vllm_fp16, ids, monkeypatch, normalize):
+    bodies, pool = [], vllm_fp16._client.pool
+
+    def counted(payloads, **how):
+        answers = pool(payloads, **how)
+        bodies.extend(len(answer.body) for answer in answers)
+        return answers
+
+    monkeypatch.setattr(vllm_fp16._client, "pool", counted)
+    vllm_fp16.forward(ids[:1], ForwardOptions(normalize=normalize))
+    assert bodies == [2 * len(ids[0]) * vllm_fp16.info.d_model]
+
+
 def test_toggles_load_nothing(demo, pool, vllm_fp16, ids):
     before = vllm_fp16.server.pids()
     for normalize in (False, True):

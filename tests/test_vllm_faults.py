@@ -5,11 +5,12 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
 
 from backend.errors import InputError, PrerequisiteError, RuntimeFault, RuntimeTimeout
 from backend.runtimes.base import Engine, ForwardOptions, RuntimeSpec
@@ -46,6 +47,25 @@ def test_a_wrong_answer_is_a_named_error_in_time_and_the_next_good_one_is_taken(
     assert isinstance(raised.value, RuntimeTimeout) == (name in ("dribble", "hangs")) or name == "endless"
     server.fault = None
     assert [tuple(rows.shape) for rows in runtime.forward(IDS, ForwardOptions())] == [(3, D), (2, D)]
+
+
+@pytest.mark.parametrize(("dtype", "raw"), [("float16", "float16"), ("bfloat16", "bfloat16")])
+def test_states_cross_in_two_bytes_a_value_raw_and_normalised(server, dtype, raw):
+    asked = []
+
+    def as_asked(handler, ids):
+        asked.append(handler.payload["embed_dtype"])
+        rows = torch.full((len(ids[0]), D), 0.5, dtype=getattr(torch, asked[-1]))
+        body, headers = rows.view(torch.int16).numpy().tobytes(), answer(ids, embed_dtype=asked[-1])[1]
+        handler.reply(body, headers)
+
+    server.fault = as_asked
+    with closing(VLLMRuntime.connect(replace(spec_of(server), dtype=dtype), deadline_s=2)) as runtime:
+        asked.clear()
+        states = [runtime.forward(IDS[:1], ForwardOptions(normalize=n))[0] for n in (False, True)]
+    assert asked == [raw, "float16"]
+    assert [str(s.dtype) for s in states] == [f"torch.{raw}", "torch.float32"]
+    assert all((s == 0.5).all() for s in states)
 
 
 class Managed:

@@ -1,6 +1,7 @@
 """What lies behind one cell: flips, slices, agreement, null threshold, and why raw labels score lower."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -21,14 +22,27 @@ PAGE_ROWS = 100
 _VIEWS = ("Flips", "Slices", "Agreement", "Null threshold", "Raw labels")
 
 
-def draw(store: Store, run: Run, report: Report) -> None:
-    """Draw the pickers and the chosen view; only that one is computed."""
+def draw(path: Path, run: Run, report: Report) -> None:
+    """Draw the pickers and the chosen view, apart from the rest of the page: what is chosen here redraws only this."""
     st.subheader("Behind a cell")
+
+    @st.fragment
+    def behind() -> None:
+        with Store(path) as store:  # the page has closed its own by the time of a click
+            _draw(store, run, report)
+
+    behind()
+
+
+def _draw(store: Store, run: Run, report: Report) -> None:
+    """Draw the pickers and the chosen view; only that one is computed."""
     names = list(dict.fromkeys(cell.runtime for cell in report.cells))
     cells = {toggles_text(c.normalize, c.lora): (c.normalize, c.lora) for c in report.cells}
     left, middle = st.columns(2)
     _keep("baseline", run.settings["runtimes"])
     baseline = left.selectbox("Baseline", run.settings["runtimes"], key="baseline")
+    if baseline != report.baseline:
+        st.rerun()  # the tables above are against it too
     others = [name for name in names if name != baseline] or names
     _keep("candidate", others)
     _keep("cell", list(cells))

@@ -13,6 +13,7 @@ from backend.pool import Pool
 from backend.probe import Probe
 from backend.recorded import can_load_models, configured
 from backend.schema import FunctionSchema, load_schemas
+from backend.state_cache import StateCache
 from ui import chips, sheet
 
 PAGES = (
@@ -31,6 +32,7 @@ class Context:
     bundle: Bundle
     schemas: dict[str, FunctionSchema]
     pool: Pool
+    states: StateCache  # what runtimes answered, so that a toggle back asks nothing
 
     @property
     def probe(self) -> Probe:
@@ -41,12 +43,17 @@ class Context:
 @st.cache_resource(show_spinner=False)
 def _context(folder: str) -> Context:
     bundle = load_bundle(Path(folder))
-    return Context(bundle, load_schemas(bundle.schemas), _pool())
+    return Context(bundle, load_schemas(bundle.schemas), _pool(), _states())
 
 
 @st.cache_resource(show_spinner=False)
 def _pool() -> Pool:
     return Pool()
+
+
+@st.cache_resource(show_spinner=False)
+def _states() -> StateCache:
+    return StateCache()
 
 
 @st.cache_resource(show_spinner="Loading tokenizer and heads: a few seconds, once")
@@ -67,7 +74,8 @@ def page(title: str, *, intro: Callable[[Context], None] = lambda _: None, needs
         intro: draws what needs no model, before one is loaded.
         needs_probe: whether the page asks a model. With a recording in its place, such a page shows that, and ends.
     """
-    st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="≡", layout="wide")
+    # an emoji is drawn by the browser itself: any other sign is asked of the server, which answers with the whole page
+    st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="⚖️", layout="wide")
     st.html(sheet.STYLE)
     with st.sidebar:
         st.markdown("**Probe Parity**")

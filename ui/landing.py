@@ -59,7 +59,7 @@ def _runs(
     spec, found = asked
     if options == TRAINED:
         return found, found
-    return run(context.probe, prompt, context.pool.get(spec, timeout_s=0), TRAINED), found
+    return run(context.probe, prompt, context.pool.get(spec, timeout_s=0), TRAINED, cache=context.states), found
 
 
 def _cards(results: Results, names: Sequence[str]) -> None:

@@ -54,7 +54,8 @@ def _heading(outcome: Outcome, index: int) -> str:
     details = ""
     if outcome.run is not None and outcome.status.info is not None:
         run, info = outcome.run, outcome.status.info
-        details = f"{run.latency_ms:.0f} ms · mean norm {run.norms.mean:.2f} · {info.dtype} · {info.device}"
+        kept = ", asked before" if run.kept else ""
+        details = f"{run.latency_ms:.0f} ms{kept} · mean norm {run.norms.mean:.2f} · {info.dtype} · {info.device}"
     return (
         f'<div style="font-size:.85rem"><span style="color:{runtime_colour(index)}">●</span> '
         f'<b>{escape(outcome.spec.name)}</b> <span style="opacity:.65">{escape(details)}</span></div>'

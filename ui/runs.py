@@ -20,7 +20,13 @@ _TABLES_S = 5.0  # between two looks at the tables of a run that goes on
 
 def new_run(context: Context, store: Store) -> None:
     """Draw the form; a set that cannot be used gets its message, and the form keeps what was chosen."""
-    with st.expander("New run", expanded=not store.runs(), icon=":material/add:"):
+    first = not store.runs()
+    with st.expander("New run", expanded=first, icon=":material/add:", on_change="rerun", key="new-run") as opened:
+        # a folded form costs the browser as much as an open one; once it was open, what was chosen in it must stay
+        if opened.open:
+            st.session_state["new-run-drawn"] = True
+        if "new-run-drawn" not in st.session_state:
+            return
         names = [spec.name for spec in context.bundle.runtimes]
         chosen = st.pills("Runtimes", names, selection_mode="multi", default=names[:2], key="new-runtimes")
         upload = st.file_uploader("Dataset (JSONL, SQuAD v2 JSON or CSV; none: the bundle's)", key="upload")

@@ -1,6 +1,8 @@
 """The tables and plots of a whole run: matrix, metric ladder, paired comparisons, downloads."""
 
 import tempfile
+from functools import partial
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -12,30 +14,42 @@ from backend.report import Report, as_json, margin_text, toggles_text, verdict_t
 from backend.report_html import as_html
 from backend.store import Run, Store
 from ui.sheet import sheet
+from ui.theme import blend
 
 _KINDS = {"CSV": ".csv", "JSON": ".json", "Parquet": ".parquet"}
 
 
 def matrix(report: Report) -> None:
-    """Draw exact match of every cell; a click on one makes it the candidate of what is below."""
+    """Draw exact match of every cell as a heat map; a click on one makes it the candidate of what is below.
+
+    A table whose cells are coloured and not a chart: the page needs tables anyway, and a browser reads plotly's 5 MB of
+    script for longer than it draws all the rest.
+    """
     st.subheader("Exact match")
-    st.plotly_chart(
-        report_figures.matrix(report),
+    names, toggles, shares = report_figures.matrix_of(report)
+    frame = pd.DataFrame(shares, columns=names, index=[toggles_text(*t) for t in toggles], dtype=float)
+    st.dataframe(
+        frame.style.format(lambda share: f"{100 * share:.1f} %", na_rep="–").map(_shade),
         key="matrix",
-        on_select=_take_cell,
-        selection_mode="points",
-        config={"displayModeBar": False},
+        on_select=partial(_take_cell, names, toggles),
+        selection_mode="single-cell",
+        column_config={name: st.column_config.NumberColumn(alignment="center") for name in names},
+        row_height=44,
     )
     st.caption(f"{report.n_examples:,} examples, baseline leftmost. Click a cell to see its flips below.")
 
 
-def _take_cell() -> None:
+def _shade(share: float) -> str:
+    return "" if isnan(share) else f"background-color: {blend(report_figures.MATRIX_SCALE, share)}; color: #ffffff"
+
+
+def _take_cell(names: list[str], toggles: list[tuple[bool, bool]]) -> None:
     """Make the clicked cell's runtime the candidate, and its toggles those of the flips."""
-    for point in st.session_state["matrix"]["selection"]["points"][:1]:
-        runtime, normalize, lora = point["customdata"]
-        st.session_state["cell"] = toggles_text(bool(normalize), bool(lora))
-        if runtime != st.session_state.get("baseline"):
-            st.session_state["candidate"] = runtime
+    for row, runtime in st.session_state["matrix"]["selection"]["cells"][:1]:
+        if runtime in names:  # the column of toggles is none
+            st.session_state["cell"] = toggles_text(*toggles[row])
+            if runtime != st.session_state.get("baseline"):
+                st.session_state["candidate"] = runtime
 
 
 def ladder(report: Report) -> None:

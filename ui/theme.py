@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (2008), which colour-blind people tell apart;
 black and white. Gold is never a colour: it is an outline.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -45,3 +46,11 @@ def tag(text: str) -> str:
     """Return a small outlined word as inert HTML, such as *Recorded*."""
     style = "border:1px solid currentColor;border-radius:.25rem;padding:0 .35rem;font-size:.75rem;white-space:nowrap"
     return f'<span style="{style}">{escape(text)}</span>'
+
+
+def blend(scale: Sequence[tuple[float, str]], at: float) -> str:
+    """Return the colour of a place from 0 to 1 on a scale of ``(place, #rrggbb)``, as plotly blends them."""
+    (low, first), (high, second) = next(pair for pair in zip(scale, scale[1:], strict=False) if at <= pair[1][0])
+    part = (at - low) / (high - low)
+    ends = zip(bytes.fromhex(first[1:]), bytes.fromhex(second[1:]), strict=True)
+    return "#" + "".join(f"{round(a + part * (b - a)):02x}" for a, b in ends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 REQUEST_S = 120.0  # a total deadline: a read timeout alone lets a dribbling server hold a lane for minutes
 TOKEN_BUDGET = 4096  # tokens in one request
 _MAX_ROWS = 64  # the answer's metadata header grows with every prompt
-_WIRE = {"float16": ("<f2", 2), "float32": ("<f4", 4)}
+_WIRE = {"float16": "<f2", "bfloat16": "<i2", "float32": "<f4"}  # numpy has no bfloat16: its bits, viewed as that later
 
 
 class VLLMRuntime(Runtime):
@@ -91,7 +92,7 @@ class VLLMRuntime(Runtime):
         batches = list(token_budget_batches([len(row) for row in ids], budget=TOKEN_BUDGET, most=_MAX_ROWS))
         payloads = [_request(self.spec, self._spelling, [ids[i] for i in batch], options) for batch in batches]
         for batch, answer in zip(batches, self._ask(payloads), strict=True):
-            rows = _parse(self.spec.name, answer, [ids[i] for i in batch], d_model=self.info.d_model)
+            rows = _parse(self.spec, answer, [ids[i] for i in batch], options, d_model=self.info.d_model)
             for i, row in zip(batch, rows, strict=True):
                 # the engine normalises in its own dtype; dividing once more in float32 would hide a toggle that failed
                 states[i] = row.float() if options.normalize else row
@@ -110,9 +111,10 @@ class VLLMRuntime(Runtime):
             raise
 
     def _ask_canary(self, deadline_s: float) -> Tensor:
-        payload = _request(self.spec, self._spelling, [CANARY_IDS], ForwardOptions(lora=self.info.has_adapter))
+        options = ForwardOptions(lora=self.info.has_adapter)
+        payload = _request(self.spec, self._spelling, [CANARY_IDS], options)
         answer = self._client.pool([payload], deadline_s=deadline_s)[0]
-        return _parse(self.spec.name, answer, [CANARY_IDS], d_model=self.info.d_model)[0]
+        return _parse(self.spec, answer, [CANARY_IDS], options, d_model=self.info.d_model)[0]
 
     def _give_up(self, reason: str) -> None:
         """End a server of our own that hangs or answers wrongly; requests under way fail at once."""
@@ -148,21 +150,25 @@ def _meet(spec: RuntimeSpec, address: Address, deadline_s: float, *, skip_down: 
                 return None
             raise
         limit = _check_models(spec, client.get_json("/v1/models"))
-        question = _known_request(spec, spelling)
-        first, again = (_parse(spec.name, client.pool([question])[0], [CANARY_IDS], d_model=None)[0] for _ in range(2))
+        question, options = _known_request(spec, spelling), _known_options(spec)
+        first, again = (_parse(spec, client.pool([question])[0], [CANARY_IDS], options, d_model=None)[0] for _ in range(2))
         _require_same(spec.name, again, first)
         return _Met(address, spelling, limit, first)
 
 
 def _known_request(spec: RuntimeSpec, spelling: Spelling) -> dict[str, object]:
-    return _request(spec, spelling, [CANARY_IDS], ForwardOptions(lora=spec.adapter is not None))
+    return _request(spec, spelling, [CANARY_IDS], _known_options(spec))
+
+
+def _known_options(spec: RuntimeSpec) -> ForwardOptions:
+    return ForwardOptions(lora=spec.adapter is not None)
 
 
 def _known_answer(spec: RuntimeSpec, met: _Met) -> KnownAnswer:
     """Return what a server answered when it was met, to hold it against."""
 
     def check(answer: Answer) -> None:
-        states = _parse(spec.name, answer, [CANARY_IDS], d_model=int(met.states.shape[1]))[0]
+        states = _parse(spec, answer, [CANARY_IDS], _known_options(spec), d_model=int(met.states.shape[1]))[0]
         _require_same(spec.name, states, met.states)
 
     return KnownAnswer(_known_request(spec, met.spelling), check)
@@ -217,33 +223,45 @@ def _request(
         "model": spec.remote_lora if lora else spec.remote_model,
         "input": [list(row) for row in ids],
         "encoding_format": "bytes",  # binary rows, and a header that says shape and type of each
-        # float16 states cross the wire as they are; normalised ones are small numbers and keep float32
-        "embed_dtype": "float32" if options.normalize or spec.dtype != "float16" else "float16",
+        "embed_dtype": _wire_dtype(spec, options),
         "endianness": "little",
         **spelling.request(normalize=options.normalize),
     }
 
 
-def _parse(name: str, answer: Answer, ids: Sequence[Sequence[int]], *, d_model: int | None) -> list[Tensor]:
+def _wire_dtype(spec: RuntimeSpec, options: ForwardOptions) -> str:
+    """Return the type that states cross in: two bytes, and the engine's own where it computes in two.
+
+    Normalised states lie within 1, so float16 holds every element to 2^-11 of itself, whatever the engine computes in, and
+    a norm to 5e-4. Raw ones keep the engine's type: bfloat16 reaches further than float16 does, and a server in float32 is
+    one that somebody wants all digits of.
+    """
+    return "float16" if options.normalize else spec.dtype
+
+
+def _parse(
+    spec: RuntimeSpec, answer: Answer, ids: Sequence[Sequence[int]], options: ForwardOptions, *, d_model: int | None
+) -> list[Tensor]:
     """Turn an answer into one tensor ``[n_tokens, d_model]`` a prompt; raises `RuntimeFault` on any mismatch."""
     import numpy as np
     import torch
 
+    name, dtype = spec.name, _wire_dtype(spec, options)
+    code = np.dtype(_WIRE[dtype])
     rows = sorted(answer.rows, key=lambda row: row.index)
     if [row.index for row in rows] != list(range(len(ids))):
         raise _contract(name, f"{len(rows)} results for {len(ids)} prompts")
     _require_tiles(name, answer)
     states = []
     for prompt, row in zip(ids, rows, strict=True):
-        if row.embed_dtype not in _WIRE or row.endianness != "little":
-            raise _contract(name, f"values as {row.embed_dtype}, {row.endianness}-endian")
-        code, size = _WIRE[row.embed_dtype]
+        if row.embed_dtype != dtype or row.endianness != "little":
+            raise _contract(name, f"values as {row.embed_dtype}, {row.endianness}-endian, asked for {dtype}, little-endian")
         if len(row.shape) != 2 or row.shape[0] != len(prompt) or d_model not in (None, row.shape[1]):
             raise _contract(name, f"a result of shape {list(row.shape)} for {len(prompt)} tokens of width {d_model or 'd'}")
-        if row.end - row.start != size * row.shape[0] * row.shape[1]:
+        if row.end - row.start != code.itemsize * row.shape[0] * row.shape[1]:
             raise _contract(name, f"{len(answer.body)} bytes, row at {row.start} to {row.end}")
-        values = np.frombuffer(answer.body[row.start : row.end], dtype=code).reshape(row.shape)
-        states.append(torch.from_numpy(values.copy()))
+        values = np.frombuffer(answer.body, dtype=code, count=math.prod(row.shape), offset=row.start).reshape(row.shape)
+        states.append(torch.from_numpy(values.copy()).view(getattr(torch, dtype)))
     return states
 
 

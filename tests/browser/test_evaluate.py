@@ -49,8 +49,8 @@ def test_upload_close_come_back_filter_open(open_page, tmp_path):
     shot(page, "evaluate")
 
     # a click on the second runtime without LoRA filters what is below
-    plot = page.locator(".st-key-matrix .main-svg").first.bounding_box()
-    page.mouse.click(plot["x"] + 0.8 * plot["width"], plot["y"] + 0.33 * plot["height"])
+    cells = page.locator(".st-key-matrix canvas").first.bounding_box()
+    page.mouse.click(cells["x"] + 0.8 * cells["width"], cells["y"] + 35 + 1.5 * 44)  # below the head, rows of 44
     expect(page.locator(".st-key-cell [aria-checked=true]")).to_have_text("L2 off, LoRA off", timeout=20_000)
     idle(page)
     _press(page, "show", "All wrong")
