@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ _SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """NullHead and PointerHead weights, float32 on the CPU."""
+    """NullHead and PointerHead weights, float32 on one device."""
 
     null_weight: Tensor  # [2, d]; row 0 present, row 1 absent
     null_bias: Tensor  # [2]
@@ -33,6 +33,14 @@ class Heads:
     def d_model(self) -> int:
         """Hidden size the heads were trained for."""
         return int(self.w_start.shape[1])
+
+    def to(self, device: str) -> Heads:
+        """Return the heads on `device`, these themselves where they are there already."""
+        import torch
+
+        if self.w_start.device == torch.device(device):
+            return self
+        return Heads(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def null_logits(self, queries: Tensor) -> Tensor:
         """``[n, d]`` query states to ``[n, 2]`` logits: present, absent."""
