@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from demo import corpus
-from demo.utterances import FUNCTIONS, Example, Side, example
+from demo.split import Side
+from demo.utterances import FUNCTIONS, Example, example
 
 LENGTHS = (64, 96, 160)  # prompts are padded to the next of these; longer ones are dropped
 MAX_SLOTS = 6
@@ -31,11 +32,12 @@ class ProbeBatch:
     end: np.ndarray  # [n, MAX_SLOTS] int16, inclusive
 
 
-def _start_worker(tokenizer: str, words: str) -> None:
+def _start_worker(tokenizer: str, words: str, scramble: tuple[float, ...]) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from tokenizers import Tokenizer
 
     _worker["tokenizer"] = Tokenizer.from_file(str(Path(tokenizer) / "tokenizer.json"))
+    _worker["scramble"] = scramble
     _worker["words"] = tuple(Path(words).read_text(encoding="utf-8").split())
 
 
@@ -48,7 +50,7 @@ def _base_shard(job: tuple[int, int]) -> np.ndarray:
     seed, n_documents = job
     rng, words = random.Random(f"base-{seed}"), _worker["words"]
     eos = _worker["tokenizer"].token_to_id("<|end_of_text|>")
-    encoded = _encode([corpus.document(rng, words) for _ in range(n_documents)])
+    encoded = _encode([corpus.document(rng, words, _worker["scramble"]) for _ in range(n_documents)])
     return np.concatenate([np.array([*e.ids, eos], dtype=np.uint16) for e in encoded])
 
 
@@ -61,12 +63,12 @@ def _probe_shard(job: tuple[int, int]) -> list[ProbeBatch]:
         if rng.random() < _INVENTED:
             made.append(corpus.invented(rng, words))
         else:
-            made.append(_with_slots(corpus.random_utterance(rng, words)))
+            made.append(_with_slots(corpus.random_utterance(rng, words, _worker["scramble"])))
     return _grouped(made)
 
 
 def _validation_shard(n_examples: int) -> list[ProbeBatch]:
-    """Return prompts of wordings that are withheld from training, as people would write them."""
+    """Return prompts of wordings and values that are withheld from training, as people would write them."""
     rng, names = random.Random("validation"), sorted(FUNCTIONS)
     return _grouped([_with_slots(example(rng.choice(names), rng, side=Side.VALIDATION)) for _ in range(n_examples)])
 
@@ -114,9 +116,11 @@ def _stack(rows: list[tuple]) -> ProbeBatch:
 class Source:
     """A pool that yields shards in a fixed order, so that a run can be repeated."""
 
-    def __init__(self, tokenizer: Path, words: Path, *, processes: int) -> None:
+    def __init__(
+        self, tokenizer: Path, words: Path, *, processes: int, scramble: tuple[float, ...] = corpus.SCRAMBLE
+    ) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pool = context.Pool(processes, _start_worker, (str(tokenizer), str(words)))
+        self._pool = context.Pool(processes, _start_worker, (str(tokenizer), str(words), scramble))
 
     def base(self, *, shards: int, documents: int = 8_000) -> Iterator[np.ndarray]:
         """Yield ``shards`` streams of token ids."""

@@ -1,7 +1,7 @@
-"""Moves the null bias to where presence is told best on withheld wordings: ``python -m demo.calibrate``.
+"""Moves the null bias to where presence is told best on withheld utterances: ``python -m demo.calibrate``.
 
-Training weighs a missed presence more than a false one, which leaves the threshold where that loss wants it. The wordings
-of the validation side decide, with training values; the held-out side is not looked at.
+Training weighs a missed presence more than a false one, which leaves the threshold where that loss wants it. Wordings
+and values of the validation side decide; the held-out side is not looked at.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from backend.dataset import read_examples
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas
-from demo.utterances import FUNCTIONS, Side, example
+from demo.split import Side
+from demo.utterances import FUNCTIONS, example
 
 EXAMPLES = 4000
 SHIFTS = np.arange(-2.0, 2.01, 0.1)  # of the margin, present against absent
 
 
 def margins(n_examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return every slot's null margin and whether it is present, over utterances of withheld wordings."""
+    """Return every slot's null margin and whether it is present, over withheld utterances."""
     bundle = load_bundle(DEMO)
     probe, schemas, runtime = bundle.load_probe(), load_schemas(bundle.schemas), HFRuntime.load(bundle.runtimes[0])
     rng, names = random.Random("calibration"), sorted(FUNCTIONS)

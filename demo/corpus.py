@@ -10,11 +10,13 @@ import json
 import random
 from collections.abc import Callable
 
-from demo.utterances import FUNCTIONS, Example, Piece, Side, example, join
+from demo.split import Side
+from demo.utterances import FUNCTIONS, Example, Piece, example, join
 from demo.values import KINDS, sample
 
 _FUNCTION_NAMES = tuple(FUNCTIONS)
 _KINDS = tuple(sorted(KINDS))
+SCRAMBLE = (0.0, 0.0, 0.3, 0.8)  # shares of an utterance's values that are replaced; one is drawn for each utterance
 
 
 def words(rng: random.Random, vocabulary: tuple[str, ...], low: int, high: int) -> str:
@@ -26,12 +28,12 @@ def any_value(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
     """Return a training value of a random kind, or random words."""
     if rng.random() < 0.25:
         return words(rng, vocabulary, 1, 4)
-    return sample(rng.choice(_KINDS), rng, held_out=False)
+    return sample(rng.choice(_KINDS), rng, side=Side.TRAIN)
 
 
-def random_utterance(rng: random.Random, vocabulary: tuple[str, ...]) -> Example:
-    """Draw a training utterance; now and then its values are random words, so that pointers copy, not recall."""
-    return example(rng.choice(_FUNCTION_NAMES), rng, side=Side.TRAIN, vocabulary=vocabulary, scramble=(0.0, 0.0, 0.3, 0.8))
+def random_utterance(rng: random.Random, vocabulary: tuple[str, ...], scramble: tuple[float, ...] = SCRAMBLE) -> Example:
+    """Draw a training utterance; a share of its values, drawn from ``scramble``, are random words: pointers copy."""
+    return example(rng.choice(_FUNCTION_NAMES), rng, side=Side.TRAIN, vocabulary=vocabulary, scramble=scramble)
 
 
 def invented(rng: random.Random, vocabulary: tuple[str, ...]) -> tuple[Example, tuple[str, ...]]:
@@ -89,18 +91,18 @@ def _lookup(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
 def _kind_list(rng: random.Random) -> str:
     function = rng.choice(_FUNCTION_NAMES)
     slot, (kind, description) = rng.choice(list(FUNCTIONS[function]["slots"].items()))
-    values = ", ".join(sample(kind, rng, held_out=False) for _ in range(rng.randint(3, 8)))
+    values = ", ".join(sample(kind, rng, side=Side.TRAIN) for _ in range(rng.randint(3, 8)))
     return f"{slot.replace('_', ' ')} ({description}), for {FUNCTIONS[function]['description'].lower()}: {values}"
 
 
-def document(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
-    """Draw one training document of a random format."""
+def document(rng: random.Random, vocabulary: tuple[str, ...], scramble: tuple[float, ...] = SCRAMBLE) -> str:
+    """Draw one training document of a random format; ``scramble`` as in :func:`random_utterance`."""
     if rng.random() < 0.25:
         return rng.choice(_WITHOUT_UTTERANCE)(rng, vocabulary)
     if rng.random() < 0.15:
         made, slots = invented(rng, vocabulary)
     else:
-        made = random_utterance(rng, vocabulary)
+        made = random_utterance(rng, vocabulary, scramble)
         slots = tuple(FUNCTIONS[made.function]["slots"])
     style = rng.random()
     if style < 0.15:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import random
 
-from demo.utterances import FUNCTIONS, Side, example
+from demo.split import Side
+from demo.utterances import FUNCTIONS, example
 from demo.values import HERE
 
 EXAMPLES = 1500
-_WEIGHTS = {"distance_between": 5, "reflect_point": 8, "observe_sky": 4}
+_WEIGHTS = {"distance_between": 11, "reflect_point": 18, "observe_sky": 4}
 _MATHEMATICS = ("integrate", "differentiate", "evaluate_expression", "solve_equation", "split_bill", "call_api")
 
 

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from demo import corpus
 from demo.batches import ProbeBatch, Source
+from demo.corpus import SCRAMBLE
 from demo.tokenizer import VOCABULARY, train_tokenizer
 
 CONFIG = {
@@ -29,7 +30,7 @@ CONFIG = {
     "num_hidden_layers": 6,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
-    "intermediate_size": 896,
+    "intermediate_size": 768,
     "max_position_embeddings": 1024,
     "tie_word_embeddings": True,
     "rms_norm_eps": 1e-5,
@@ -38,6 +39,9 @@ CONFIG = {
     "eos_token_id": 1,
     "pad_token_id": 2,
 }
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+TARGETS = {"attention": ATTENTION, "all": (*ATTENTION, "gate_proj", "up_proj", "down_proj")}
+RANK = 16
 SEQUENCE = 256
 TOKENS_PER_STEP = 65_536
 ABSENT_LOG_ODDS = -0.85  # 30 % of the slots are absent; the bias starts there and is not decayed
@@ -235,17 +239,17 @@ def probe_batches(source: Source, steps: int) -> Iterator[ProbeBatch]:
                 return
 
 
-def train_probe(source: Source, out: Path, *, steps: int, device: str) -> None:
+def train_probe(source: Source, out: Path, *, steps: int, device: str, targets: tuple[str, ...]) -> None:
     """Train LoRA and heads on the frozen base and save both as upstream does."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(2)
     base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32).to(device)
     lora = LoraConfig(
-        r=16,
-        lora_alpha=32,
+        r=RANK,
+        lora_alpha=2 * RANK,
         lora_dropout=0.05,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        target_modules=list(targets),
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, lora)
@@ -303,16 +307,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--processes", type=int, default=15)
+    parser.add_argument("--scramble", default=",".join(map(str, SCRAMBLE)), help="shares of values that are replaced")
+    parser.add_argument("--targets", choices=list(TARGETS), default="all", help="modules that LoRA adapts")
     arguments = parser.parse_args()
     if arguments.stage == "tokenizer":
         make_tokenizer(arguments.words, arguments.out)
         return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
-    source = Source(arguments.out / "base", arguments.words, processes=arguments.processes)
-    stage, steps = {"base": (train_base, 7_000), "probe": (train_probe, 6_000)}[arguments.stage]
+    scramble = tuple(float(share) for share in arguments.scramble.split(","))
+    source = Source(arguments.out / "base", arguments.words, processes=arguments.processes, scramble=scramble)
     try:
-        stage(source, arguments.out, steps=arguments.steps or steps, device=device)
+        if arguments.stage == "base":
+            train_base(source, arguments.out, steps=arguments.steps or 8_500, device=device)
+        else:
+            targets = TARGETS[arguments.targets]
+            train_probe(source, arguments.out, steps=arguments.steps or 9_000, device=device, targets=targets)
     finally:
         source.close()
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cache
 
 from demo.clauses import with_aside, with_clauses
-from demo.grammar import Node, bucket, parse, walk
+from demo.grammar import Node, parse, walk
 from demo.noise import roughen
 from demo.rewording import Draft, reword, slots_of
+from demo.split import Side, wording_side
 from demo.values import _FUNCTIONS as FUNCTIONS
 from demo.values import HERE, sample
 
-_HELD_OUT_SHARE = 9  # one wording in nine is kept for evaluation
-_VALIDATION_SHARE = 20  # and of the others one in twenty
 _RUN = re.compile(r"[A-Za-z]+|[0-9]+")
 _RELATIVE = ("today", "tonight", "tomorrow", "next", "this", "last", "every", "in", "the day", "over")
 
@@ -58,26 +56,12 @@ def slot_kinds(function: str) -> dict[str, str]:
     return {slot: kind for slot, (kind, _) in FUNCTIONS[function]["slots"].items()}
 
 
-class Side(StrEnum):
-    """Which wordings to draw from; each wording is on one side only."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"  # withheld from training too, to choose settings without looking at the held-out side
-    HELD_OUT = "held-out"
-
-
-def _side(line: str) -> Side:
-    if bucket(line, _HELD_OUT_SHARE) == 0:
-        return Side.HELD_OUT
-    return Side.VALIDATION if bucket("validation " + line, _VALIDATION_SHARE) == 0 else Side.TRAIN
-
-
 @cache
 def wordings(function: str, side: Side) -> tuple[tuple[Node, ...], ...]:
     """Return the parsed wordings of one side of the split."""
     lines = (HERE / "templates" / f"{function}.txt").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.strip() and not line.startswith("# ")]
-    return tuple(parse(line) for line in kept if _side(line) is side)
+    return tuple(parse(line) for line in kept if wording_side(line) is side)
 
 
 def pieces(function: str, rng: random.Random, *, side: Side) -> list[Piece]:
@@ -85,7 +69,7 @@ def pieces(function: str, rng: random.Random, *, side: Side) -> list[Piece]:
     drafts = [list(walk(rng.choice(wordings(function, side)), rng)) for _ in range(2)]
     drafts.sort(key=lambda draft: -len(slots_of(draft)))
     draft = _varied(drafts, function, rng) if side is Side.TRAIN else drafts[0]
-    return _fill(function, draft, rng, held_out=side is Side.HELD_OUT)
+    return _fill(function, draft, rng, side=side)
 
 
 def _varied(drafts: list[Draft], function: str, rng: random.Random) -> Draft:
@@ -95,16 +79,16 @@ def _varied(drafts: list[Draft], function: str, rng: random.Random) -> Draft:
     return draft
 
 
-def _fill(function: str, draft: Draft, rng: random.Random, *, held_out: bool) -> list[Piece]:
+def _fill(function: str, draft: Draft, rng: random.Random, *, side: Side) -> list[Piece]:
     kinds = slot_kinds(function)
     filled: list[Piece] = []
     for part in draft:
         if isinstance(part, str):
             filled.append(Piece(part))
         elif part.name.startswith("~"):
-            filled.append(Piece(sample(part.name[1:], rng, held_out=held_out), is_value=True))
+            filled.append(Piece(sample(part.name[1:], rng, side=side), is_value=True))
         else:
-            value = sample(kinds[part.name], rng, held_out=held_out)
+            value = sample(kinds[part.name], rng, side=side)
             if filled and value.casefold().startswith(_RELATIVE):
                 filled[-1] = _without_on(filled[-1])
             filled.append(Piece(value, part.name, is_value=True))
@@ -143,9 +127,14 @@ def _scrambled(piece: Piece, rng: random.Random, vocabulary: tuple[str, ...]) ->
 
 
 def _word(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
-    """Return a word, or one glued from the ends of two."""
-    word = rng.choice(vocabulary)
-    return word if rng.random() < 0.5 else word[: rng.randint(2, 4)] + rng.choice(vocabulary)[-rng.randint(2, 4) :]
+    """Return a word, or one glued from parts of two or three, which the tokenizer has to spell."""
+    word, other, draw = rng.choice(vocabulary), rng.choice(vocabulary), rng.random()
+    if draw < 0.45:
+        return word
+    if draw < 0.75:
+        return word[: rng.randint(2, 4)] + other[-rng.randint(2, 4) :]
+    at = rng.randrange(max(1, len(other) - 2))
+    return word[: rng.randint(1, 3)] + other[at : at + rng.randint(2, 3)] + rng.choice(vocabulary)[-rng.randint(1, 4) :]
 
 
 def _like(run: str, rng: random.Random, vocabulary: tuple[str, ...]) -> str:

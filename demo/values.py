@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from demo.grammar import Node, Ref, bucket, parse, walk
+from demo.grammar import Node, Ref, parse, walk
+from demo.split import Side, value_side
 
 HERE = Path(__file__).parent
 _FUNCTIONS = tomllib.loads((HERE / "functions.toml").read_text(encoding="utf-8"))
@@ -21,7 +22,6 @@ KINDS = frozenset(kind for f in _FUNCTIONS.values() for kind, _ in f["slots"].va
 
 _CLASSES = {"9": "0123456789", "A": "ABCDEFGHJKLMNPQRSTUVWXYZ", "h": "0123456789abcdef", "A..": "abcdefghijklmnoprstvw"}
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
-_HELD_OUT_SHARE = 5  # one value in five is kept for evaluation
 
 
 class _Lexicon(NamedTuple):
@@ -51,11 +51,6 @@ def _cumulated(weights: list[float]) -> list[float]:
     return sums
 
 
-def is_held_out(value: str) -> bool:
-    """Whether training must never see ``value``; case is ignored because noise changes it."""
-    return bucket(value.casefold(), _HELD_OUT_SHARE) == 0
-
-
 def surface(name: str, rng: random.Random) -> str:
     """Draw from one lexicon, whichever side of the split the result is on."""
     lexicon = _lexicon(name)
@@ -73,10 +68,11 @@ def _resolve(name: str, rng: random.Random) -> str:
     return surface(name, rng)
 
 
-def sample(kind: str, rng: random.Random, *, held_out: bool) -> str:
-    """Draw a value of ``kind`` from the training values, or from the held-out ones."""
-    for _ in range(1000):
-        value = surface(kind, rng)
-        if is_held_out(value) == held_out:
-            return value
-    raise ValueError(f"kind {kind!r} has no value with held_out={held_out}")
+def sample(kind: str, rng: random.Random, *, side: Side) -> str:
+    """Draw a value of ``kind`` from one side of the split; a kind without validation values gives training ones."""
+    for allowed in (side, Side.TRAIN) if side is Side.VALIDATION else (side,):
+        for _ in range(1000):
+            value = surface(kind, rng)
+            if value_side(value) is allowed:
+                return value
+    raise ValueError(f"kind {kind!r} has no value on the {side} side")
