@@ -45,10 +45,10 @@ def test_a_stored_run_equals_upstreams_loop(capsys, tmp_path, monkeypatch):
     assert "NOT EQUAL" in capsys.readouterr().out
 
 
-@pytest.mark.timeout(280)
-@pytest.mark.parametrize(("kind", "count"), [("bundles", 48), ("datasets", 200)])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("kind", "count"), [("bundles", 40), ("datasets", 150)])
 def test_damaged_files_are_refused_by_name_or_taken_and_nothing_dies(kind, count):
-    outcome = mutations.run(kind, count=count)
+    outcome = mutations.run(kind, count=count, workers=1)
     assert outcome.count == count and not outcome.faults, outcome.faults
     assert outcome.refused.total() > count / 3 and len(outcome.ways) > 8
 
@@ -58,7 +58,7 @@ def test_a_fault_among_mutations_is_noticed(tmp_path, monkeypatch):
     import os
 
     def fail(folder, seed):
-        if seed == 1:
+        if seed == 5:  # never 0 or 1: those the command tries on the whole bundle first
             os.kill(os.getpid(), 9)
         if seed == 2:
             (folder.parent / "canary").mkdir()
@@ -68,5 +68,5 @@ def test_a_fault_among_mutations_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(mutations, "try_bundle", fail)
     monkeypatch.setattr(mutations, "try_dataset", lambda path, folder: "")
-    outcome = mutations.run("bundles", count=6, workers=1)
-    assert (outcome.count, outcome.deaths, outcome.executed, len(outcome.faults)) == (6, 1, 1, 4), outcome.faults
+    outcome = mutations.run("bundles", count=7, workers=1)
+    assert (outcome.count, outcome.deaths, outcome.executed, len(outcome.faults)) == (7, 1, 1, 4), outcome.faults
