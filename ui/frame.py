@@ -13,7 +13,8 @@ from backend.pool import Pool
 from backend.probe import Probe
 from backend.recorded import can_load_models, configured
 from backend.schema import FunctionSchema, load_schemas
-from ui import chips
+from ui import access, chips
+from ui.markdown import as_written
 
 PAGES = (
     ("app.py", "Playground", ":material/edit_note:"),
@@ -68,6 +69,7 @@ def page(title: str, *, intro: Callable[[Context], None] = lambda _: None, needs
         needs_probe: whether the page asks a model. With a recording in its place, such a page shows that, and ends.
     """
     st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="≡", layout="wide")
+    access.require()
     with st.sidebar:
         st.markdown("**Probe Parity**")
         folder = _bundle()
@@ -109,7 +111,7 @@ def _bundle() -> Path:
     """Draw the choice of bundles, where there is one, and return the chosen one's folder."""
     known = list_bundles()
     if len(known) == 1:
-        st.caption(f"bundle: {next(iter(known))}")
+        st.caption(f"bundle: {as_written(next(iter(known)))}")
         return next(iter(known.values()))
     name = st.selectbox(
         "Bundle", list(known), key="bundle", bind="query-params", persist_state="session", on_change=_forget_choices
@@ -119,7 +121,7 @@ def _bundle() -> Path:
 
 def _forget_choices() -> None:
     """Another bundle has other functions and runtimes."""
-    for key in [key for key in st.session_state if key != "bundle"]:
+    for key in [key for key in st.session_state if key not in ("bundle", access.KEY)]:
         del st.session_state[key]
 
 

@@ -11,6 +11,7 @@ from backend.inference import RuntimeRun
 from backend.recording import RecordedPrompt, Recording
 from backend.runtimes.base import ForwardOptions
 from ui.charts import norms_by_token
+from ui.markdown import as_written
 from ui.spans import lane
 from ui.theme import MUTED, runtime_colour, tag
 
@@ -26,7 +27,9 @@ def playground(path: Path) -> None:
         key="recorded-example",
         bind="query-params",
     )
-    chosen = st.pills("Runtimes", names, selection_mode="multi", default=names, key="recorded-runtimes")
+    chosen = st.pills(
+        "Runtimes", names, selection_mode="multi", default=names, format_func=as_written, key="recorded-runtimes"
+    )
     with st.container(horizontal=True):
         normalize = st.toggle("L2", key="recorded-normalize", bind="query-params")
         lora = st.toggle("LoRA", value=True, key="recorded-lora", bind="query-params")
