@@ -117,11 +117,13 @@ def main() -> int:
     started = time.monotonic()
     kinds = [*FAULTS, *AFTERWARDS]
     print(f"server_faults: {machine()}")
-    tallies = [try_kind(kind, count=arguments.count) for kind in kinds]
-    for tally in tallies:
+    tallies = []
+    for kind in kinds:
+        tallies.append(tally := try_kind(kind, count=arguments.count))
         print(
-            f"{tally.kind:30s} tries {tally.tries}  bad vectors {tally.bad_vectors}  late {tally.late}  "
-            f"not healed {tally.unhealed}"
+            f"{kind:30s} tries {tally.tries}  bad vectors {tally.bad_vectors}  late {tally.late}  "
+            f"not healed {tally.unhealed}",
+            flush=True,
         )
     bad = sum(tally.bad_vectors for tally in tallies)
     print(f"{len(kinds)} kinds x {arguments.count} in {time.monotonic() - started:.0f} s: {bad} bad vectors scored")

@@ -51,6 +51,7 @@ def watched(browser, url):
 
     context.route("**/*", route)
     page = context.new_page()
+    page.set_default_timeout(120_000)  # the first look loads tokenizer and heads
     yield page, left
     assert not left
     context.close()
