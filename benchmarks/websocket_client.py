@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from io import BytesIO
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pyarrow as pa
@@ -26,22 +28,25 @@ class Session:
         url: of the app, ``http://127.0.0.1:8501``.
         page: name of the page, empty for the first one.
         query: of the address, without the question mark.
-        headers: of the handshake, in place of the usual ones.
+        host: name by which the app is asked, by default that of the url.
+        origin: of the page that asks, by default the url.
 
     Raises:
         websockets.exceptions.InvalidStatus: the server refuses the handshake.
     """
 
-    def __init__(self, url: str, *, page: str = "", query: str = "", headers: dict[str, str] | None = None) -> None:
+    def __init__(self, url: str, *, page: str = "", query: str = "", host: str = "", origin: str = "") -> None:
         self.elements: dict[tuple[int, ...], Element] = {}
         self._page, self._query, self._state = page, query, {}
-        host = url.removeprefix("http://")
+        at = urlsplit(url)
         self._socket = connect(
-            f"ws://{host}/_stcore/stream",
+            f"ws://{host or at.netloc}/_stcore/stream",
+            sock=socket.create_connection((at.hostname or "", at.port or 80), timeout=ANSWER_S),
             subprotocols=["streamlit"],  # type: ignore[list-item]
-            additional_headers={"Origin": url} | (headers or {}),
+            additional_headers={"Origin": origin or url},
             max_size=None,
             open_timeout=ANSWER_S,
+            proxy=None,
             ping_interval=None,
         )
 

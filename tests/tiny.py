@@ -37,7 +37,7 @@ def tokenizer(kind):
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
 
 
-def make(folder: Path, *, architecture="llama", kind="bpe", seed=0):
+def make(folder: Path, *, architecture="llama", kind="bpe", seed=0, max_tokens=256):
     """Write a bundle as upstream would leave it, with a bundle.toml of five lines."""
     from peft import LoraConfig, get_peft_model
 
@@ -50,7 +50,7 @@ def make(folder: Path, *, architecture="llama", kind="bpe", seed=0):
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=max_tokens,
         tie_word_embeddings=False,
     )
     model = AutoModelForCausalLM.from_config(config)
@@ -72,6 +72,7 @@ def make(folder: Path, *, architecture="llama", kind="bpe", seed=0):
     torch.save(heads, folder / "probe_heads.pt")
     (folder / "function_schemas.json").write_text(json.dumps(SCHEMAS))
     (folder / "bundle.toml").write_text(
-        'base = "base"\nadapter = "adapter"\n[prompt]\nmax_tokens = 256\n[[runtime]]\nname = "hf-fp32"\ndtype = "float32"\n'
+        f'base = "base"\nadapter = "adapter"\n[prompt]\nmax_tokens = {max_tokens}\n'
+        '[[runtime]]\nname = "hf-fp32"\ndtype = "float32"\n'
     )
     return folder

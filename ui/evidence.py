@@ -9,6 +9,7 @@ from backend.diagnosis_types import Cause, Diagnosis, Verdict
 from backend.probe import Probe
 from backend.prompt import Prompt
 from ui import diagnosis_charts as charts
+from ui.markdown import as_written
 from ui.sheet import sheet
 
 
@@ -51,7 +52,8 @@ def choose_slot(found: Diagnosis) -> str:
     """Draw the slot picker; the first slot with a cause unless somebody chose."""
     names = [slot.slot for slot in found.arms[0].slots]
     changed = [s.slot for s in found.shares] or [v.slot for v in found.verdicts if v.cause is not Cause.NONE] or names
-    return st.segmented_control("Slot", names, default=changed[0], required=True, key="slot")
+    # options are Markdown, and a slot may be called anything
+    return st.segmented_control("Slot", names, default=changed[0], format_func=as_written, required=True, key="slot")
 
 
 def tokens(prompt: Prompt, probe: Probe) -> None:

@@ -14,7 +14,8 @@ from backend.probe import Probe
 from backend.recorded import can_load_models, configured
 from backend.schema import FunctionSchema, load_schemas
 from backend.state_cache import StateCache
-from ui import chips, sheet
+from ui import access, chips, sheet
+from ui.markdown import as_written
 
 PAGES = (
     ("app.py", "Playground", ":material/edit_note:"),
@@ -76,6 +77,7 @@ def page(title: str, *, intro: Callable[[Context], None] = lambda _: None, needs
     """
     # an emoji is drawn by the browser itself: any other sign is asked of the server, which answers with the whole page
     st.set_page_config(page_title=f"{title} · Probe Parity", page_icon="⚖️", layout="wide")
+    access.require()
     st.html(sheet.STYLE)
     with st.sidebar:
         st.markdown("**Probe Parity**")
@@ -118,7 +120,7 @@ def _bundle() -> Path:
     """Draw the choice of bundles, where there is one, and return the chosen one's folder."""
     known = list_bundles()
     if len(known) == 1:
-        st.caption(f"bundle: {next(iter(known))}")
+        st.caption(f"bundle: {as_written(next(iter(known)))}")
         return next(iter(known.values()))
     name = st.selectbox(
         "Bundle", list(known), key="bundle", bind="query-params", persist_state="session", on_change=_forget_choices
@@ -128,7 +130,7 @@ def _bundle() -> Path:
 
 def _forget_choices() -> None:
     """Another bundle has other functions and runtimes."""
-    for key in [key for key in st.session_state if key != "bundle"]:
+    for key in [key for key in st.session_state if key not in ("bundle", access.KEY)]:
         del st.session_state[key]
 
 

@@ -14,6 +14,7 @@ from backend.runtimes.base import ForwardOptions
 from backend.story import TRAINED, RecordedStep, recorded_story
 from ui import story
 from ui.charts import norms_by_token
+from ui.markdown import as_written
 from ui.spans import lane
 from ui.theme import MUTED, runtime_colour, tag
 
@@ -30,7 +31,15 @@ def playground(path: Path) -> None:
         key="recorded-example",
         bind="query-params",
     )
-    chosen = st.pills("Runtimes", names, selection_mode="multi", default=names, key="recorded-runtimes", wrap=True)
+    chosen = st.pills(
+        "Runtimes",
+        names,
+        selection_mode="multi",
+        default=names,
+        format_func=as_written,
+        key="recorded-runtimes",
+        wrap=True,
+    )
     with st.container(horizontal=True):
         normalize = st.toggle("L2", key="recorded-normalize", bind="query-params")
         lora = st.toggle("LoRA", value=True, key="recorded-lora", bind="query-params")
