@@ -54,10 +54,11 @@ def where_to_look(failure: Failure, healthy: RuntimeRun, broken: RuntimeRun) -> 
 def recorded_story(recording: Recording) -> tuple[RecordedStep, ...]:
     """Choose for each failure the recorded prompt that shows it best; one that no prompt shows is left out.
 
-    Raises:
-        InputError: the first runtime was not recorded with and without LoRA.
+    Nothing can be told of a recording without the first runtime's states both with and without LoRA.
     """
     runtime = recorded.runtimes(recording)[0]
+    if {arm.lora for arm in recording.arms if arm.runtime == runtime} != {True, False}:
+        return ()
     steps = []
     for name, options in _BROKEN:
         shown = [(_n_changed(recording, place, runtime, options), -place) for place in range(len(recording))]

@@ -67,8 +67,10 @@ def _story(_recording: Recording, path: str) -> tuple[RecordedStep, ...]:
 def _offer(recording: Recording) -> None:
     """Draw a button for each failure that the recording shows."""
     steps = _story(recording, str(recording.path))
+    if not steps:
+        return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown("**Three failures, one click each:**")
+        st.markdown("**Failures, one click each:**")
         for number, step in enumerate(steps):
             st.button(step.failure.name, key=f"story-{number}", on_click=_tell, args=(steps, number))
 

@@ -17,30 +17,36 @@ ROOT = Path(__file__).parent.parent.parent
 @contextmanager
 def serve(folder, environment=None):
     """Run the app with its store and log in a folder; yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     environment = os.environ | {"PROBE_PARITY_STORE": str(folder)} | (environment or {})
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         url = f"http://127.0.0.1:{port}"
         try:
-            _wait(url)
+            wait_for(url, process)
             yield url
         finally:
             process.terminate()
             process.wait(timeout=30)
 
 
-def _wait(url):
-    for _ in range(240):
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url, process, *, limit_s=60):
+    """Wait until the server answers; it is an error if it ends, or takes longer."""
+    deadline = time.monotonic() + limit_s
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             if httpx.get(f"{url}/_stcore/health").status_code == 200:
                 return
         except httpx.TransportError:
-            time.sleep(0.25)
-    raise TimeoutError(f"no answer from {url}")
+            time.sleep(0.1)
+    raise TimeoutError(f"no answer from {url}, exit code {process.poll()}")
 
 
 def launch(playwright):
