@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import random
 import signal
 import sqlite3
@@ -23,7 +22,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 from backend.bundle import load_bundle
@@ -32,6 +30,7 @@ from backend.plan import Plan
 from backend.runtimes.base import RuntimeSpec
 from backend.runtimes.recorded import RecordedRuntime
 from backend.store import Row, Store
+from benchmarks.measuring import print_heading
 from benchmarks.synthetic import make_bundle
 
 _COMMITS = 12  # a kill inside COMMIT strikes in one of the child's first ones
@@ -162,7 +161,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     started = time.monotonic()
-    print(f"{platform.machine()}, {psutil.cpu_count()} cores, SQLite {sqlite3.sqlite_version}")
+    print_heading("kills")
     with tempfile.TemporaryDirectory() as folder:
         outcomes = trial(arguments.kills, Path(folder), seed=arguments.seed)
     print("run  kills  in COMMIT   rows  lost  doubled  changed  batches computed again")
