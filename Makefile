@@ -35,14 +35,17 @@ figures: $(VENV)/ready chromium
 	$(BIN)/python -m docs.figures
 	$(BIN)/python -m tests.browser.screenshots
 
-# the figures of benchmarks/README.md that need no GPU; on a machine that does nothing else
+# figures of benchmarks/README.md that need no GPU, with fewer repeats; on a machine that does nothing else
 bench: $(VENV)/ready chromium
 	$(BIN)/pip install -q -r requirements-bench.txt
-	$(BIN)/python -m benchmarks.throughput --vllm
-	$(BIN)/python -m benchmarks.latency --runtime hf-bf16 --runtime vllm-fp16 --browser
-	$(BIN)/python -m benchmarks.matrix --runtime hf-bf16 --runtime hf-fp16 --limit 300
+	$(BIN)/python -m benchmarks.throughput --vllm --prompts 256
+	$(BIN)/python -m benchmarks.latency --runtime hf-bf16 --runtime vllm-fp16 --browser --repeats 40
+	$(BIN)/python -m benchmarks.matrix --limit 300
 	$(BIN)/python -m benchmarks.remote
-	for name in memory page verdict toggles; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	$(BIN)/python -m benchmarks.memory --rows 200000
+	$(BIN)/python -m benchmarks.page --repeats 3
+	$(BIN)/python -m benchmarks.verdict --examples 20
+	$(BIN)/python -m benchmarks.toggles --runtime hf-bf16 --runtime vllm-fp16 --requests 50
 
 # the browser of the browser tests, from Debian
 chromium:

@@ -118,10 +118,10 @@ def carry_on(
             checked.add(step.spec.name)
         prompts = [step.window.prompts[i] for i in step.batch]
         states = runtime.forward([prompt.ids for prompt in prompts], ForwardOptions(lora=step.lora))
-        padded, answers = probe.pad(prompts, states), {}
-        norms = padded.query_norms()
+        scores, answers = probe.score_batch(prompts, states), {}
+        norms = scores.query_norms.tolist()
         for normalized in plan.normalizes:
-            predictions = probe.predict_padded(prompts, padded, normalized=normalized)
+            predictions = probe.predict_scored(prompts, scores.normalized() if normalized else scores)
             cell = cells[CellKey(step.spec.name, normalized, step.lora)]
             answers[cell] = answer_rows(step.window, step.batch, predictions, norms)
         now = done + len(step.batch)

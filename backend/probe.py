@@ -8,18 +8,19 @@ With query ``q = h[query]``: null logits ``W q + b``; start score of utterance t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import RuntimeFault
 from backend.heads import Heads, load_heads
-from backend.norms import normalize
 from backend.prompt import Prompt, PromptBuilder, Span
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_EPS = 1e-12  # least norm that torch's normalize divides by
 
 
 class Decoding(StrEnum):
@@ -70,17 +71,21 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Padded:
-    """What the heads read of a batch, float32, on the device that scores batches."""
+class BatchScores:
+    """What the heads make of the raw states of a batch, float32, on the device that scores batches.
 
-    queries: Tensor  # [B, S, d]; zeros where a prompt has fewer slots
-    tokens: Tensor  # [B, U, d], the utterances
-    padding: Tensor  # [B, U], true where a prompt has fewer tokens
+    Dot products, so normalised states need none of their own: these are divided by the norms.
+    """
 
-    def query_norms(self) -> list[list[float]]:
-        """L2 norm of each slot's query state, ``[B][S]``."""
-        norms: list[list[float]] = self.queries.norm(dim=-1).tolist()
-        return norms
+    null: Tensor  # [B, S, 2], without the bias; S slots, fewer in some prompts
+    pointers: Tensor  # [2, B, S, U], start and end; minus infinity where a prompt has fewer utterance tokens
+    query_norms: Tensor  # [B, S]
+    token_norms: Tensor  # [B, U]
+
+    def normalized(self) -> BatchScores:
+        """Return what the heads would make of the same states, each divided by its L2 norm."""
+        queries, tokens = self.query_norms.clamp_min(_EPS)[..., None], self.token_norms.clamp_min(_EPS)[:, None]
+        return replace(self, null=self.null / queries, pointers=self.pointers / (queries * tokens))
 
 
 class Probe:
@@ -125,47 +130,38 @@ class Probe:
         self, prompts: Sequence[Prompt], states: Sequence[Tensor], *, decoding: Decoding = Decoding.UPSTREAM
     ) -> list[tuple[SlotPrediction, ...]]:
         """Predictions of many prompts, in their order, from ``[n_tokens, d_model]`` each; raises as `predict` does."""
-        return self.predict_padded(prompts, self.pad(prompts, states), decoding=decoding) if prompts else []
+        return self.predict_scored(prompts, self.score_batch(prompts, states), decoding=decoding) if prompts else []
 
-    def pad(self, prompts: Sequence[Prompt], states: Sequence[Tensor]) -> Padded:
-        """Take the states that the heads read out of ``[n_tokens, d_model]`` for each prompt; raises as `predict` does."""
+    def score_batch(self, prompts: Sequence[Prompt], states: Sequence[Tensor]) -> BatchScores:
+        """Score ``[n_tokens, d_model]`` states of each prompt, all at once; raises as `predict` does."""
         import torch
-        from torch.nn.utils.rnn import pad_sequence
 
         for prompt, rows in zip(prompts, states, strict=True):
             self._check_shape(prompt, rows)
-        states = [rows.to(self._device) for rows in states]
-        _check_finite(torch.cat(states))
-        queries = [rows[list(prompt.query_positions)] for prompt, rows in zip(prompts, states, strict=True)]
         spans = [prompt.utterance_span for prompt in prompts]
-        tokens = [rows[span.start : span.end] for span, rows in zip(spans, states, strict=True)]
-        padded = pad_sequence(tokens, batch_first=True).float()
-        lengths = torch.tensor([len(span) for span in spans], device=self._device)
-        padding = torch.arange(padded.shape[1], device=self._device) >= lengths[:, None]
-        return Padded(pad_sequence(queries, batch_first=True).float(), padded, padding)
+        pairs = list(zip(prompts, spans, states, strict=True))
+        queries = self._batch([rows[list(prompt.query_positions)] for prompt, _, rows in pairs])
+        tokens = self._batch([rows[span.start : span.end] for _, span, rows in pairs])
+        lengths = torch.tensor([len(span) for span in spans], device=tokens.device)
+        padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
+        pointers = self._batch_heads.pointer_queries(queries) @ tokens.transpose(1, 2)
+        pointers.masked_fill_(padding[:, None], float("-inf"))
+        query_norms, token_norms = queries.norm(dim=-1), tokens.norm(dim=-1)
+        _check_finite(query_norms, token_norms)  # of every row that is read; a runtime has looked at the others
+        return BatchScores(queries @ self._batch_heads.null_weight.T, pointers, query_norms, token_norms)
 
-    def predict_padded(
-        self,
-        prompts: Sequence[Prompt],
-        padded: Padded,
-        *,
-        decoding: Decoding = Decoding.UPSTREAM,
-        normalized: bool = False,
+    def _batch(self, rows: list[Tensor]) -> Tensor:
+        """Pad ``[n, d]`` each to ``[B, n, d]``, float32, where batches are scored; a GPU gets them in the engine's type."""
+        from torch.nn.utils.rnn import pad_sequence
+
+        return pad_sequence(rows, batch_first=True).to(self._device).float()
+
+    def predict_scored(
+        self, prompts: Sequence[Prompt], scores: BatchScores, *, decoding: Decoding = Decoding.UPSTREAM
     ) -> list[tuple[SlotPrediction, ...]]:
-        """Predictions of many prompts, in their order.
-
-        Args:
-            prompts: what was asked.
-            padded: their states, from `pad`.
-            decoding: how scores become spans.
-            normalized: divide each state by its L2 norm first.
-        """
-        q, h = (normalize(padded.queries), normalize(padded.tokens)) if normalized else (padded.queries, padded.tokens)
-        start, end = self._batch_heads.pointer_queries(q) @ h.transpose(1, 2)
-        for scores in (start, end):
-            scores.masked_fill_(padded.padding[:, None], float("-inf"))
-        chosen = _decode(start, end, decoding=decoding)
-        lists = [column.tolist() for column in (self._batch_heads.null_logits(q), *chosen)]
+        """Decode the scores of prompts, from `score_batch`, in their order."""
+        chosen = _decode(*scores.pointers, decoding=decoding)
+        lists = [column.tolist() for column in (scores.null + self._batch_heads.null_bias, *chosen)]
         return [self._row_predictions(prompt, [column[i] for column in lists]) for i, prompt in enumerate(prompts)]
 
     def _row_predictions(self, prompt: Prompt, columns: list[Any]) -> tuple[SlotPrediction, ...]:
@@ -205,8 +201,8 @@ def _batch_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _check_finite(states: Tensor) -> None:
-    if not bool(states.isfinite().all()):
+def _check_finite(*values: Tensor) -> None:
+    if not all(bool(each.isfinite().all()) for each in values):
         raise RuntimeFault(
             "Hidden states hold NaN or infinity",
             found="non-finite values",

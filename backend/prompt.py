@@ -56,8 +56,7 @@ class Prompt:
         """Code points of the utterance that prompt tokens cover, without white space at either end."""
         first = self.utterance_span.start
         inside = self.offsets[tokens.start - first : tokens.end - first]
-        start = min(pair[0] for pair in inside)
-        end = max(pair[1] for pair in inside)
+        start, end = min(inside)[0], max([end for _, end in inside])
         text = self.utterance[start:end]
         start += len(text) - len(text.lstrip())
         return Span(start, max(start, end - (len(text) - len(text.rstrip()))))

@@ -121,9 +121,9 @@ class _Writer:
             for at in range(0, len(prompts), _BATCH):
                 batch = prompts[at : at + _BATCH]
                 states = runtime.forward([prompt.ids for prompt in batch], ForwardOptions(lora=lora))
-                padded = self.probe.pad(batch, states)
+                scores = self.probe.score_batch(batch, states)
                 for file, normalized in zip(answers, (False, True), strict=True):
-                    for slots in self.probe.predict_padded(batch, padded, normalized=normalized):
+                    for slots in self.probe.predict_scored(batch, scores.normalized() if normalized else scores):
                         file.write(_line([_prediction_json(slot) for slot in slots]))
                 for rows in states:
                     states_file.write(_float16(rows, runtime.spec.name))

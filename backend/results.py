@@ -24,8 +24,21 @@ _Cell = tuple[bool, bool]
 _Rows = Mapping[str, Mapping[_Cell, list[Row]]]  # by example and toggles
 
 
+class _Toggled:
+    """Something that holds under one pair of toggles."""
+
+    __slots__ = ()
+    normalize: bool
+    lora: bool
+
+    @property
+    def options(self) -> ForwardOptions:
+        """The toggles."""
+        return ForwardOptions(normalize=self.normalize, lora=self.lora)
+
+
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(_Toggled):
     """Exact match of one runtime under one pair of toggles; shares from 0 to 1."""
 
     runtime: str
@@ -41,15 +54,10 @@ class Figure:
     improvements: int | None = None
     no_worse: str = ""  # than the baseline by a point, at 95 %: yes, no, not enough data
 
-    @property
-    def options(self) -> ForwardOptions:
-        """The toggles."""
-        return ForwardOptions(normalize=self.normalize, lora=self.lora)
-
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """One of the notes' failures, with an example of the run that shows it."""
+class Failure(_Toggled):
+    """One of the notes' failures, with an example of the run that shows it; the toggles bring it about."""
 
     name: str
     normalize: bool
@@ -59,11 +67,6 @@ class Failure:
     slot: str = ""  # of raw gold: where label and tokens differ
     decoded: str = ""
     raw: str = ""
-
-    @property
-    def options(self) -> ForwardOptions:
-        """The toggles that bring the failure about."""
-        return ForwardOptions(normalize=self.normalize, lora=self.lora)
 
 
 @dataclass(frozen=True, slots=True)

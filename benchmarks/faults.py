@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -31,6 +29,7 @@ from benchmarks import answer_faults
 from benchmarks.deployments import Site, build, demo_site, file_cases, healthy_arms, pairs, random_sites, twins
 from benchmarks.engine_faults import engine_cases
 from benchmarks.faulty import CASES
+from benchmarks.measuring import machine, versions
 
 ABOUT_ANSWERS = frozenset({Cause.RAW_GOLD, Cause.LABEL_WRONG, Cause.DECODING, Cause.NULL_THRESHOLD, Cause.MODEL_ERROR})
 Named = frozenset[Cause]
@@ -185,7 +184,7 @@ def _print(scores: Scores, shares: dict[str, tuple[int, int]]) -> None:
         print(f"false alarm: {alarm}")
     for what, (part, whole) in shares.items():
         print(f"{what}: {part} of {whole} ({100 * _share(part, whole):.1f} %)")
-    print(f"machine: {_machine()}")
+    print(f"machine: {machine()}")
 
 
 def _others(counts: Counter[Named], expected: Named) -> str:
@@ -196,7 +195,8 @@ def _others(counts: Counter[Named], expected: Named) -> str:
 def _print_json(scores: Scores, shares: dict[str, tuple[int, int]]) -> None:
     listed: Callable[[Counter[Named]], dict[str, int]] = lambda counts: {_text(c): k for c, k in counts.items()}  # noqa: E731
     report = {
-        "machine": _machine(),
+        "machine": machine(),
+        "versions": versions(),
         "shares": {what: {"count": part, "n": whole} for what, (part, whole) in shares.items()},
         "single": {
             name: {"expected": _text(scores.expected[name]), "named": listed(counts)}
@@ -206,10 +206,6 @@ def _print_json(scores: Scores, shares: dict[str, tuple[int, int]]) -> None:
         "false_alarms": scores.alarms,
     }
     print(json.dumps(report, indent=2))
-
-
-def _machine() -> str:
-    return f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Then a second browser window on the same server, where everything is imported an
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
+from benchmarks.measuring import print_heading
 from tests.browser.serving import launch, serve
 
 N = 5
@@ -31,7 +31,8 @@ def main() -> None:
                 cold.append(_look(browser, url))
                 warm.append(_look(browser, url))
         browser.close()
-    print(f"{os.cpu_count()} {platform.machine()} cores, load {os.getloadavg()[0]:.1f}, median (largest) of {N}:")
+    print_heading("first_look")
+    print(f"load {os.getloadavg()[0]:.1f}, median (largest) of {N}:")
     for name, times in (("cold", cold), ("warm", warm)):
         shown = [f"{statistics.median(t):.1f} s ({max(t):.1f})" for t in zip(*times, strict=True)]
         print(f"  {name}: table after {shown[0]}, first spans after {shown[1]}")

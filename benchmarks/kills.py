@@ -11,16 +11,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import platform
 import sqlite3
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import psutil
-
 from benchmarks.kill_outcome import sound
+from benchmarks.measuring import print_heading
 
 _TARGETS = ("worker", "engine", "app")
 
@@ -35,7 +33,8 @@ def main() -> int:
     arguments = parser.parse_args()
     started = time.monotonic()
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    print(f"{platform.machine()}, {psutil.cpu_count()} cores, SQLite {sqlite3.sqlite_version}")
+    print_heading("kills")
+    print(f"SQLite {sqlite3.sqlite_version}")
     trial = importlib.import_module(f"benchmarks.kills_{arguments.target}").trial
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PROBE_PARITY_STORE"] = folder

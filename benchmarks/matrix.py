@@ -8,15 +8,11 @@ their ratio (target 1.15 at most), and where the time of the evaluation goes (ta
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-import psutil
-import torch
 
 from backend.bundle import DEMO, load_bundle
 from backend.evaluation import BATCH, TOKEN_BUDGET, begin, carry_on, read_windows
@@ -25,6 +21,7 @@ from backend.pool import Pool
 from backend.runtimes.base import ForwardOptions, Runtime
 from backend.runtimes.batching import token_budget_batches
 from backend.store import Store
+from benchmarks.measuring import print_heading
 
 RATIO, SHARE = 1.15, 0.10
 
@@ -83,7 +80,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     bundle, good = load_bundle(DEMO), True
-    print(f"{platform.machine()}, {psutil.cpu_count()} cores, torch {torch.__version__}, repeats {arguments.repeats}")
+    print_heading("matrix")
     with tempfile.TemporaryDirectory() as folder, Pool() as pool:
         for name in arguments.runtime or ["hf-bf16"]:
             spec = bundle.runtime(name)

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -74,8 +75,7 @@ class Report:
     def __post_init__(self) -> None:
         self.heading = {"benchmark": self.name, "machine": machine(), "versions": versions()}
         if not self.as_json:
-            print(f"{self.name}: {self.heading['machine']}")
-            print("  ".join(f"{name} {version}" for name, version in versions().items()), flush=True)
+            print_heading(self.name)
 
     def add(self, what: str, **figures: float | str) -> None:
         """Note one row; names of figures end in their unit."""
@@ -88,6 +88,12 @@ class Report:
         if self.as_json:
             json.dump(self.heading | {"rows": self.rows}, sys.stdout, indent=1)
             print()
+
+
+def print_heading(name: str) -> None:
+    """Print what a figure belongs to: benchmark, machine and versions."""
+    print(f"{name}: {machine()}")
+    print("  ".join(f"{package} {version}" for package, version in versions().items()), flush=True)
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -109,7 +115,7 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages a figure may depend on."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

@@ -8,7 +8,6 @@ which loads all libraries. Exit code 1 where it reaches 300 MB.
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from backend.plan import Plan
 from backend.report import make_report
 from backend.runtimes.load import load_runtime
 from backend.store import Store
+from benchmarks.measuring import print_heading
 from benchmarks.synthetic import N_PROMPTS, make_bundle, write_rows
 
 LIMIT_MB = 300
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     rows = parser.parse_args().rows
     torch.set_num_threads(1)  # 32 dimensions: threads only wait for each other
-    print(f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}, n = {rows:,} rows")
+    print_heading("memory")
     with tempfile.TemporaryDirectory() as folder:
         result = soak(rows, Path(folder))
     print(

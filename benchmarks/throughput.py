@@ -131,7 +131,8 @@ def shares(report: Report, bundle: Bundle, runtime: HFRuntime, limit: int) -> No
         for owner, name, step in (
             (PromptBuilder, "build_many", "tokenising"),
             (HFRuntime, "forward", "forward"),
-            (Probe, "predict_batch", "heads"),
+            (Probe, "score_batch", "heads"),
+            (Probe, "predict_scored", "heads"),
             (PromptBuilder, "decode", "decoding"),
             (Store, "append", "storing"),
         ):
@@ -151,7 +152,7 @@ def shares(report: Report, bundle: Bundle, runtime: HFRuntime, limit: int) -> No
 @contextmanager
 def _clocked(owner: type, name: str, step: str, spent: dict[str, float]) -> Iterator[None]:
     usual: Callable[..., Any] = getattr(owner, name)
-    spent[step] = 0.0
+    spent.setdefault(step, 0.0)
 
     def clocked(*args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()

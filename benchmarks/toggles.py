@@ -19,7 +19,7 @@ from backend.bundle import DEMO, load_bundle
 from backend.health import check_prompts
 from backend.pool import Pool, State
 from backend.runtimes.base import ForwardOptions, Runtime
-from benchmarks.machine import environment
+from benchmarks.measuring import machine, print_heading, versions
 
 PROMISED_MS = 50.0
 
@@ -88,9 +88,10 @@ def main() -> None:
     arguments = parser.parse_args()
     measured = rows(arguments.runtime, n=arguments.requests)
     if arguments.json:
-        print(json.dumps({"environment": environment(), "rows": [asdict(row) for row in measured]}, indent=2))
+        report = {"machine": machine(), "versions": versions(), "rows": [asdict(row) for row in measured]}
+        print(json.dumps(report, indent=2))
         return
-    print(", ".join(f"{name}: {value}" for name, value in environment().items()))
+    print_heading("toggles")
     print("times in ms, p50 / p95; added: first request after the toggle minus the next one")
     for row in measured:
         kept = "kept" if row.added_p50 <= PROMISED_MS and not row.loads else "BROKEN"

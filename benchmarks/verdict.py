@@ -9,20 +9,12 @@ example of a stored run in a new session. Exit code 3 where a 95th percentile mi
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import numpy as np
 
 from backend.bundle import DEMO, Bundle, load_bundle
@@ -33,9 +25,10 @@ from backend.probe import Probe
 from backend.scoring import load_examples
 from backend.state_cache import StateCache
 from backend.store import Store
+from benchmarks.measuring import print_heading
+from tests.browser.serving import launch, serve
 
 _VERDICT_MS, _PAINT_MS = 200.0, 1000.0
-_ROOT = Path(__file__).resolve().parent.parent
 
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')"
 
@@ -63,11 +56,8 @@ def measure_page(bundle: Bundle, pool: Pool, n: int) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {name: [] for name in ("first contentful paint", "title", "verdict on the page")}
     with tempfile.TemporaryDirectory() as folder:
         run, examples = _stored(bundle, pool, Path(folder), n)
-        with _server(Path(folder)) as url, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"),
-                args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-            )
+        with serve(Path(folder)) as url, sync_playwright() as playwright:
+            browser = launch(playwright)
             for place, example in enumerate([examples[0], *examples]):
                 page = browser.new_context().new_page()
                 started = time.perf_counter()
@@ -97,31 +87,6 @@ def _stored(bundle: Bundle, pool: Pool, folder: Path, n: int) -> tuple[int, list
     return run, [example.id for example in examples]
 
 
-@contextmanager
-def _server(folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
-        cwd=_ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PROBE_PARITY_STORE": str(folder)},
-    )
-    try:
-        for _ in range(240):
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/_stcore/health").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.25)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
 def main() -> int:
     """Print medians and 95th percentiles against their targets."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -129,6 +94,7 @@ def main() -> int:
     parser.add_argument("--candidate", default="hf-fp16")
     parser.add_argument("--no-page", action="store_true")
     arguments = parser.parse_args()
+    print_heading("verdict")
     bundle = load_bundle(DEMO)
     probe = bundle.load_probe()
     with Pool() as pool:
@@ -142,7 +108,6 @@ def main() -> int:
         missed |= target is not None and high > target
         limit = f", target below {target:.0f}" if target is not None else ""
         print(f"{name}: median {middle:.0f} ms, 95th percentile {high:.0f} ms (n {len(times)}{limit})")
-    print(f"machine: {platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}")
     return 3 if missed else 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from backend.bundle import DEMO, load_bundle
 from backend.cli import main
 from backend.errors import RuntimeFault
+from backend.norms import normalize
 from backend.pool import Pool
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
@@ -92,6 +94,25 @@ def test_toggles_change_what_the_probe_reads(runtime, probe, prompts):
     }
     assert read[TOGGLES[1]] != read[TOGGLES[0]]
     assert read[TOGGLES[1]] != read[TOGGLES[3]]
+
+
+def test_dividing_scores_is_what_normalising_states_does(runtime, probe, prompts):
+    states = runtime.forward([prompt.ids for prompt in prompts[0]], TOGGLES[1])
+    derived = probe.predict_scored(prompts[0], probe.score_batch(prompts[0], states).normalized())
+    direct = probe.predict_batch(prompts[0], [normalize(rows) for rows in states])
+    for ours, theirs in zip(chain(*derived), chain(*direct), strict=True):
+        assert (ours.slot, ours.present, ours.pointer) == (theirs.slot, theirs.present, theirs.pointer)
+        assert ours.null_logits == pytest.approx(theirs.null_logits, abs=1e-5)
+        assert (ours.start_score, ours.end_margin) == pytest.approx((theirs.start_score, theirs.end_margin), abs=1e-5)
+
+
+def test_states_that_are_no_numbers_are_refused(probe, prompts):
+    prompt = prompts[0][0]
+    for position in (prompt.query_positions[0], prompt.utterance_span.start):
+        states = torch.zeros(len(prompt.ids), probe.heads.d_model)
+        states[position, 0] = float("nan")
+        with pytest.raises(RuntimeFault, match="NaN"):
+            probe.predict(prompt, states)
 
 
 def test_predict_prints_json(capsys):

@@ -160,9 +160,15 @@ class Runtime(ABC):
                 found=f"{len(shapes)} results, shape {shapes[at : at + 1]} where {expected[at : at + 1]} was due",
                 remedy="Check that server, base model and tokenizer belong together.",
             )
-        if not all(bool(rows.isfinite().all()) for rows in states):
+        if not _all_finite(states):
             raise RuntimeFault(
                 f"{self.spec.name} answered with NaN or infinity",
                 found="non-finite hidden states",
                 remedy="Check its dtype and checkpoint; nothing was scored.",
             )
+
+
+def _all_finite(states: Sequence[Tensor]) -> bool:
+    import torch
+
+    return bool(torch.cat(list(states)).isfinite().all())  # one call: a batch of short prompts takes a call each otherwise
