@@ -22,7 +22,10 @@ def outside(path: Path, folder: Path) -> Path | None:
     """
     roots = [folder.resolve(), _DEMO, *_configured()]
     for found in (path, *_links(path)):
-        target = found.resolve()
+        try:
+            target = found.resolve()
+        except (OSError, RuntimeError):
+            return found  # a link that leads round in a circle leads nowhere inside
         if not any(target.is_relative_to(root) for root in roots):
             return target
     return None

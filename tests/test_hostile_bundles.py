@@ -160,6 +160,15 @@ def test_heads_with_anything_but_tensors_are_refused(bundle, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.parametrize("name", ["probe_heads.pt", "base/config.json", "adapter/adapter_model.safetensors"])
+def test_a_link_to_itself_is_one_message(bundle, name):
+    (bundle / name).unlink()
+    (bundle / name).symlink_to(Path(name).name)
+    with pytest.raises(BackendError) as refused:
+        load_bundle(bundle)
+    assert Path(name).name in str(refused.value)
+
+
 def test_whole_checkpoints_still_load(bundle):
     _index("other.safetensors")(bundle)
     assert HFRuntime.load(load_bundle(bundle).runtimes[0]).info.d_model == tiny.D
