@@ -94,8 +94,8 @@ def _once(server: Server, runtime: VLLMRuntime, tally: Tally, rng: random.Random
 
 
 def _healed(runtime: VLLMRuntime, ids: list[list[int]], bad: Callable[[], None]) -> bool:
-    """Ask until states come back, five times at most: a busy machine may take longer than the deadline."""
-    return any(_asked(runtime, ids, bad) for _ in range(5))
+    """Ask until states come back, ten times at most: a busy machine may take longer than the deadline."""
+    return any(_asked(runtime, ids, bad) for _ in range(10))
 
 
 def _asked(runtime: VLLMRuntime, ids: list[list[int]], bad: Callable[[], None]) -> bool:

@@ -47,6 +47,7 @@ class Session:
             max_size=None,
             open_timeout=ANSWER_S,
             proxy=None,
+            legacy=True,
             ping_interval=None,
         )
 

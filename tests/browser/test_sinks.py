@@ -90,12 +90,12 @@ def test_pasted_texts_and_functions(watched, url):
     expect(page.locator("[data-testid=stSidebar]")).to_contain_text(f"bundle: {hostile.FOLDER}", timeout=60_000)
     for text in hostile.texts():
         fill(page, "utterance", text)
-        expect(page.locator(".st-key-lane-hf-fp32 .lane")).to_contain_text(text.split("\n")[0], timeout=60_000)
+        expect(page.locator(".st-key-lane-hf-fp32 .lane")).to_contain_text(text.split("\n")[0], timeout=150_000)
         holds(page)
     choose(page, "function", "custom function")
     fill(page, "tool", hostile.tool())
     holds(page)
-    expect(page.locator(".st-key-slots")).to_be_visible()
+    expect(page.locator("[data-testid=stDataFrame]").first).to_be_visible()
 
 
 def test_diagnose_and_norms(watched, url):
@@ -109,7 +109,7 @@ def test_diagnose_and_norms(watched, url):
     expect(page.locator(".st-key-slot button").filter(has_text=hostile.IMAGE)).to_be_visible()
     page.goto(f"{url}/Norms")
     fill(page, "utterance", hostile.texts()[2])
-    expect(page.locator(".st-key-norm-fix")).to_be_visible(timeout=60_000)
+    expect(page.locator("[data-testid=stMain]")).to_contain_text("Where normalisation cannot be", timeout=60_000)
     holds(page)
 
 
