@@ -54,7 +54,7 @@ def main() -> None:
     shares(report, bundle, runtime, options.prompts)
     runtime.close()
     if options.vllm:
-        against_bare_vllm(report, bundle, prompts[:64], options.rounds)
+        against_bare_vllm(report, bundle, prompts[:256], options.rounds)  # enough to have several requests in flight
     report.close()
 
 
