@@ -54,7 +54,7 @@ STEPS = (
         r".*mutations.*|^crashes.*",
     ),
     Step(
-        "server faults, 26 kinds",
+        "server faults, 27 kinds",
         "50 each: 0 bad vectors scored",
         ("benchmarks.server_faults", "--count", "50"),
         r".*bad vectors scored",
