@@ -202,7 +202,7 @@ def test_remedies_quote_the_installed_vllm(demo):
 def test_flip_band_and_certificate_predict_every_flip(probe, examples, hf_fp32):
     found = measure(probe, hf_fp32, examples[1])
     assert not found.exceptions
-    assert found.flips > 50 and found.moves > 3  # or the prediction would be about nothing
+    assert found.flips > 50 and found.moves > 1  # or the prediction would be about nothing
 
 
 def test_a_cached_diagnosis_computes_nothing_again(probe, examples, demo, pool, hf_fp32):
