@@ -198,7 +198,8 @@ class Trial:
         for _ in range(120):
             if page.exception:
                 return f"traceback: {page.exception[0].value}"[:200]
-            if len(page.code) or len(page.dataframe) or page.info:
+            tables = [block for block in page.get("html") if 'class="sheet' in block.proto.body]
+            if len(page.code) or len(page.dataframe) or page.info or tables:
                 return ""
             time.sleep(0.25)  # the runtime loads, once
             page.run()
