@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
                 runs.append(run_prompt(probe, prompt, pool.get(spec), options, decoding=decoding))
             except BackendError as error:
                 failed[spec.name] = error
-    if arguments.json:
+    if arguments.json and runs:  # a reader of JSON gets none where nothing answered
         report = {"function": schema.name, "utterance": arguments.utterance, "runs": [_as_json(made) for made in runs]}
         if failed:
             report["failed"] = {name: str(why) for name, why in failed.items()}
