@@ -96,7 +96,8 @@ def _flips(run: Run, key: results.Key, pair: tuple[int, int], toggles: tuple[boo
     )
     moved = found.movement
     st.caption(
-        f"{found.total:,} slots, {found.near_ties:,} of them near ties; page {number} of {pages}. Click a row to open it. "
+        f"{found.total:,} {'slot' if found.total == 1 else 'slots'}, {found.near_ties:,} of them near ties; "
+        f"page {number} of {pages}. Click a row to open it. "
         f"Near tie: the baseline's margin is within what 99 % of the {moved.n:,} unflipped slots moved by, "
         f"{moved.null:.3g} for presence, {moved.start:.3g} for starts, {moved.end:.3g} for ends. Unexplained come first."
     )
