@@ -2,7 +2,8 @@
 
 For each runtime the demo's evaluation set goes through the evaluation (LoRA on and off, raw and normalised: four cells)
 and, in turn in the same process, through the two forward passes alone, in the same batches. Prints medians of the repeats,
-their ratio (target 1.15 at most), and where the time of the evaluation goes (target: all but forward at most 10 %).
+their ratio (target 1.15 at most), and where the time of the evaluation goes; `benchmarks.throughput` has the parts of the
+rest, of which heads, decoding and storing have a target.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from backend.runtimes.batching import token_budget_batches
 from backend.store import Store
 from benchmarks.measuring import print_heading
 
-RATIO, SHARE = 1.15, 0.10
+RATIO = 1.15
 
 
 class _TimedStore(Store):
@@ -93,12 +94,12 @@ def main() -> int:
                 whole.append(evaluated(runtime, plan, Path(folder)))
             seconds, forward_s, stored_s = (statistics.median(column) for column in zip(*whole, strict=True))
             ratio, rest = seconds / statistics.median(bare), (seconds - forward_s) / seconds
-            good &= ratio <= RATIO and rest <= SHARE
+            good &= ratio <= RATIO
             print(
                 f"{name}: evaluation {seconds:.2f} s, its two forward passes alone {statistics.median(bare):.2f} s, ratio "
                 f"{ratio:.3f} (target {RATIO}); of the evaluation: forward {100 * forward_s / seconds:.1f} %, storing "
-                f"{100 * stored_s / seconds:.1f} %, the rest {100 * (rest - stored_s / seconds):.1f} % "
-                f"(together: target {100 * SHARE:.0f} %)"
+                f"{100 * stored_s / seconds:.1f} %, tokenising, reading, heads and decoding "
+                f"{100 * (rest - stored_s / seconds):.1f} %"
             )
     return int(not good)
 
