@@ -1,5 +1,6 @@
-"""The demo bundle and live runtimes, each loaded once for all tests."""
+"""The demo bundle, a tiny one to damage, and live runtimes, each made or loaded once for all tests."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -34,3 +35,17 @@ def vllm_fp16(demo, pool):
 def vllm_awq(demo, pool):
     """A real vLLM server with the demo's AWQ base and the adapter rescaled for it."""
     return pool.get(demo.runtime("vllm-awq"))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The folder of a tiny bundle with nothing wrong; not to be changed."""
+    from tests import tiny
+
+    return tiny.make(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def bundle(whole, tmp_path):
+    """A copy of it to change."""
+    return shutil.copytree(whole, tmp_path / "bundle")

@@ -21,16 +21,6 @@ from backend.verify import verify_bundle
 from tests import tiny
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return tiny.make(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture
-def bundle(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "bundle")
-
-
 class Canary:
     """A pickle that leaves a file behind when it is read."""
 

@@ -1,7 +1,6 @@
 """A sealed bundle: every change of a file is named, by verify and by what loads it; an unsealed one loads as before."""
 
 import json
-import shutil
 
 import pytest
 
@@ -21,11 +20,6 @@ def whole(tmp_path_factory):
     (folder / "bundle.toml").write_text('dataset = "set.jsonl"\n' + (folder / "bundle.toml").read_text())
     assert main(["bundle", "seal", str(folder)]) == 0
     return folder
-
-
-@pytest.fixture
-def bundle(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "bundle")
 
 
 def test_it_lists_what_the_bundle_uses_with_sizes_and_digests(bundle):

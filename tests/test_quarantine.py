@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -19,17 +18,6 @@ from backend.cli import main
 from backend.errors import BackendError, BundleError
 from backend.runtimes.load import load_runtime
 from backend.verify import verify_bundle
-from tests import tiny
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return tiny.make(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture
-def bundle(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "bundle")
 
 
 def _tokenizer(**parts):
