@@ -111,10 +111,8 @@ class VLLMRuntime(Runtime):
             raise
 
     def _ask_canary(self, deadline_s: float) -> Tensor:
-        options = ForwardOptions(lora=self.info.has_adapter)
-        payload = _request(self.spec, self._spelling, [CANARY_IDS], options)
-        answer = self._client.pool([payload], deadline_s=deadline_s)[0]
-        return _parse(self.spec, answer, [CANARY_IDS], options, d_model=self.info.d_model)[0]
+        answer = self._client.pool([_known_request(self.spec, self._spelling)], deadline_s=deadline_s)[0]
+        return _parse(self.spec, answer, [CANARY_IDS], _known_options(self.spec), d_model=self.info.d_model)[0]
 
     def _give_up(self, reason: str) -> None:
         """End a server of our own that hangs or answers wrongly; requests under way fail at once."""
