@@ -151,7 +151,7 @@ class PromptBuilder:
             raise InputError(
                 f"The text is too long for the model, which takes {self.max_tokens} tokens",
                 found=f"{len(ids)} tokens with the slot markers",
-                remedy="Shorten the text.",
+                remedy="Shorten the text, or raise max_tokens in bundle.toml where every runtime takes more.",
             )
         return Prompt(schema.name, utterance, schema.slot_names, tuple(ids), span, offsets, tuple(queries))
 

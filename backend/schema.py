@@ -119,7 +119,7 @@ def _from_upstream(name: str, entry: Any, *, source: str) -> FunctionSchema:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("slots"), Mapping):
         raise InputError(f"{source}: {name!r} has no object named 'slots'", remedy='Write {"slots": {"name": {...}}}.')
     slots = tuple(_slot(slot_name, slot, source=source) for slot_name, slot in entry["slots"].items())
-    return FunctionSchema(name=str(entry.get("name", name)), slots=slots, description=str(entry.get("description") or ""))
+    return _function(str(entry.get("name", name)), slots, entry.get("description"), source=source)
 
 
 def _slot(name: str, entry: Any, *, source: str) -> Slot:
@@ -146,7 +146,14 @@ def _from_tool(item: Any, *, source: str) -> FunctionSchema:
         )
     required = parameters.get("required") or ()
     slots = tuple(_tool_slot(name, entry, required=name in required, source=source) for name, entry in properties.items())
-    return FunctionSchema(name=function["name"], slots=slots, description=str(function.get("description") or ""))
+    return _function(function["name"], slots, function.get("description"), source=source)
+
+
+def _function(name: str, slots: tuple[Slot, ...], description: Any, *, source: str) -> FunctionSchema:
+    try:
+        return FunctionSchema(name=name, slots=slots, description=str(description or ""))
+    except InputError as error:  # which cannot know where the function comes from
+        raise InputError(f"{source}: {error.what}", found=error.found, remedy=error.remedy) from None
 
 
 def _tool_slot(name: str, entry: Any, *, required: bool, source: str) -> Slot:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from backend.runtimes.base import Engine
 from backend.runtimes.hf import HFRuntime
 from backend.runtimes.load import load_runtime
 from backend.runtimes.vllm_compat import serve_arguments, spelling_of
+from backend.schema import load_schemas
 from backend.verify import verify_bundle
 from tests import tiny
 
@@ -157,6 +159,23 @@ def test_a_link_to_itself_is_one_message(bundle, name):
     with pytest.raises(BackendError) as refused:
         load_bundle(bundle)
     assert Path(name).name in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", "x" * 5000])
+def test_a_bad_name_in_the_schemas_is_refused_with_the_file(bundle, name):
+    path = bundle / "function_schemas.json"
+    path.write_text(json.dumps({"book": {"slots": {name: {}}}}))
+    with pytest.raises(BackendError, match=r"function_schemas\.json: A slot name of 'book'"):
+        load_schemas(path)
+
+
+def test_a_prompt_limit_that_is_too_low_is_told_with_its_file(bundle):
+    text = (bundle / "bundle.toml").read_text()
+    (bundle / "bundle.toml").write_text(re.sub(r"max_tokens = \d+", "max_tokens = 3", text))
+    opened = load_bundle(bundle)
+    schema = next(iter(load_schemas(opened.schemas).values()))
+    with pytest.raises(BackendError, match=r"takes 3 tokens.*max_tokens in bundle\.toml"):
+        opened.load_probe().builder.build(schema, "fly from Boston to Rome")
 
 
 def test_whole_checkpoints_still_load(bundle):
