@@ -89,6 +89,13 @@ def test_eight_threads_with_mixed_toggles_get_their_own_answers(vllm_fp16, ids):
             assert torch.cosine_similarity(x.float(), y.float()).min() > 0.9999
 
 
+def test_a_cpu_engine_is_two_processes_that_leave_the_cores_to_others(vllm_fp16):
+    names = {pid: " ".join([psutil.Process(pid).name(), *psutil.Process(pid).cmdline()]) for pid in vllm_fp16.server.pids()}
+    assert not any("Worker" in name for name in names.values())
+    engine = next(pid for pid, name in names.items() if "EngineCore" in name)
+    assert psutil.Process(engine).environ()["GOMP_SPINCOUNT"] == "500"
+
+
 def test_too_long_a_prompt_is_refused_before_it_is_sent(vllm_fp16):
     with pytest.raises(InputError, match="at most"):
         vllm_fp16.forward([[5] * 2000], ForwardOptions())
@@ -114,6 +121,7 @@ FAULTS = {
 def test_kill_9_in_the_middle_of_a_request_is_an_error_and_heals_and_a_hang_is_noticed(demo, ids, monkeypatch):
     """One server after the other, as each start takes half a minute: three restarts, and the fourth loss is the last."""
     monkeypatch.setattr("backend.pool.BACKOFF_S", (0.1, 0.1, 0.1))  # the pauses have a test of their own
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")  # with a worker, as on several GPUs
     spec = demo.runtime("vllm-fp16")
     family = []
     with Pool() as own:
