@@ -10,17 +10,28 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import multiprocessing
 import os
 import sqlite3
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from benchmarks.kill_outcome import sound
+from benchmarks.kill_outcome import Outcome, sound
 from benchmarks.measuring import print_heading
 
 _TARGETS = ("worker", "engine", "app")
+
+
+def lane(target: str, count: int, seed: int, until: float) -> list[Outcome]:
+    """Do ``count`` kills in a folder of their own."""
+    trial = importlib.import_module(f"benchmarks.kills_{target}").trial
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PROBE_PARITY_STORE"] = folder
+        outcomes: list[Outcome] = trial(count, Path(folder), seed=seed, until=until)
+    return outcomes
 
 
 def main() -> int:
@@ -30,16 +41,22 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=600, help="no kill after this time")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lanes", type=int, default=1, help="processes that share the kills; an engine starts on one core")
     arguments = parser.parse_args()
     started = time.monotonic()
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     print_heading("kills")
     print(f"SQLite {sqlite3.sqlite_version}")
-    trial = importlib.import_module(f"benchmarks.kills_{arguments.target}").trial
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["PROBE_PARITY_STORE"] = folder
-        until = started + arguments.seconds
-        outcomes = trial(arguments.count, Path(folder), seed=arguments.seed, until=until)
+    until = started + arguments.seconds
+    if arguments.lanes == 1:
+        outcomes = lane(arguments.target, arguments.count, arguments.seed, until)
+    else:
+        with ProcessPoolExecutor(arguments.lanes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            shares = [len(range(n, arguments.count, arguments.lanes)) for n in range(arguments.lanes)]
+            lanes = [
+                pool.submit(lane, arguments.target, count, arguments.seed + n, until) for n, count in enumerate(shares)
+            ]
+            outcomes = [outcome for each in lanes for outcome in each.result()]
     print("run  kills  in COMMIT   rows  lost  doubled  changed  batches computed again  processes left")
     for number, o in enumerate(outcomes, start=1):
         print(

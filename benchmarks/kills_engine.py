@@ -1,6 +1,6 @@
 """One process of a managed vLLM server killed while it starts or answers an evaluation; see `kills`.
 
-Server, engine core and worker take turns. An evaluation that loses its engine stops with a message and goes on when it is
+Server and engine core take turns. An evaluation that loses its engine stops with a message and goes on when it is
 asked to; the pool starts the server again. The pauses before a restart are cut to a tenth of a second, and after three
 restarts the runtime is unloaded and loaded again, as its message says. A kill costs a start of vLLM.
 """
@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +33,9 @@ from backend.store import Row, Store
 from benchmarks.kill_outcome import Outcome, compare
 
 _LIMIT = 120  # examples of a run
-_START_S = 12.0  # a kill of a server that starts strikes within this time
-_ANSWER_S = 1.5  # and one of a server that answers within this
-_WHILE_STARTING = 0.3  # of the kills
+_START_S = 8.0  # a kill of a server that starts strikes within this time of its start
+_ANSWER_S = 1.5  # and one of a server that answers within this time of its being ready
+_WHILE_STARTING = 0.6  # of the kills
 _ROUNDING = 0.02  # of measured values; a restarted engine may add in another order
 _GONE_S = 20.0
 
@@ -84,7 +84,7 @@ def _evaluate(
     with Store(path) as store:
         run = begin(store, plan)
         while state != "finished":
-            killer = _Killer(rng, family)
+            killer = _Killer(rng, family, lambda: pool.status(spec).state is State.READY)
             if killed < kills and time.monotonic() < until:
                 if killer.starting:
                     pool.unload(spec)
@@ -112,10 +112,11 @@ def _is_engine(process: psutil.Process) -> bool:
 
 
 class _Killer(threading.Thread):
-    """Kills one process of the server a random while after there is one."""
+    """Kills one process of the server a random while after there is one, or after it is ready."""
 
-    def __init__(self, rng: random.Random, family: set[int]) -> None:
+    def __init__(self, rng: random.Random, family: set[int], ready: Callable[[], bool]) -> None:
         super().__init__(daemon=True)
+        self._ready = ready
         self.starting = rng.random() < _WHILE_STARTING
         self._delay = rng.uniform(0, _START_S if self.starting else _ANSWER_S)
         self._rng, self._family = rng, family
@@ -123,7 +124,7 @@ class _Killer(threading.Thread):
 
     def run(self) -> None:
         """Wait, and kill, unless the run ends before."""
-        while not _server_pids():
+        while not (_server_pids() if self.starting else self._ready()):
             if self._done.wait(0.05):
                 return
         if self._done.wait(self._delay):
