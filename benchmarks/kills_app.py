@@ -3,7 +3,8 @@
 An app here is a process that makes the Evaluate page's calls: `jobs.start` for a new run, then what the page does each
 second (state of the run, whether its process lives, the rows so far), and `jobs.resume` where a run was left without one.
 It is killed while it starts a run, and the next ones while they look on; the evaluation, a process of its own, must go on
-to the same rows. Apps are forks of this process; evaluations are started as the page starts them.
+to the same rows. Apps are forks of this process, which cost no start, and once a run Streamlit itself with a session on the
+Evaluate page; evaluations are started as the page starts them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +24,12 @@ import psutil
 from backend import jobs
 from backend.bundle import load_bundle
 from backend.plan import Plan
+from backend.runtimes.vllm_process import free_port
 from backend.store import Row, Store
 from benchmarks.kill_outcome import Outcome, compare
+from benchmarks.sessions import ROOT, answers
 from benchmarks.synthetic import make_bundle
+from benchmarks.websocket_client import Session
 
 _PER_RUN = 15  # apps that are killed over one run
 _START_S = 1.0  # the one that starts it is killed within this time
@@ -64,6 +70,9 @@ def _run(plan: Plan, path: Path, kills: int, rng: random.Random) -> tuple[list[R
         with Store(path) as store:
             if store.runs():
                 break
+    if killed < kills:
+        _kill_streamlit(path, rng)
+        killed += 1
     while killed < kills:
         app = fork.Process(target=_look, args=(path,))
         app.start()
@@ -74,6 +83,26 @@ def _run(plan: Plan, path: Path, kills: int, rng: random.Random) -> tuple[list[R
     _finish(path)
     with Store(path) as store:
         return list(store.rows(1)), killed
+
+
+def _kill_streamlit(path: Path, rng: random.Random) -> None:
+    """Kill the app itself a random while after a session saw the run."""
+    port = free_port()
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    environment = os.environ | {"PROBE_PARITY_STORE": str(path.parent)}
+    app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + _END_S
+        while not answers(url) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        with Session(url, page="Evaluate") as session:
+            session.run()
+            if session.exceptions():
+                raise RuntimeError(session.exceptions()[0])
+            time.sleep(rng.uniform(0, _LOOK_S))
+    finally:
+        app.kill()
+        app.wait()
 
 
 def _start_and_look(path: Path, plan: Plan) -> None:

@@ -67,7 +67,7 @@ def serving(folder: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + START_S
     try:
-        while not _answers(url):
+        while not answers(url):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no answer from {url}")
             time.sleep(0.5)
@@ -84,7 +84,8 @@ def serving(folder: Path) -> Iterator[str]:
         process.wait(timeout=60)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Tell whether an app is there."""
     try:
         return httpx.get(f"{url}/_stcore/health", trust_env=False).status_code == 200
     except httpx.TransportError:
