@@ -222,5 +222,6 @@ def margin_text(margin: float) -> str:
 
 def verdict_text(comparison: NonInferiority) -> str:
     """Return the verdict, and about how many slots would settle it where it is open."""
-    needed = f", about {comparison.n_needed} slots needed" if comparison.n_needed else ""
+    # an estimate from few pairs: more than two digits would pretend to more
+    needed = f", about {float(f'{comparison.n_needed:.2g}'):,.0f} slots needed" if comparison.n_needed else ""
     return f"{comparison.verdict}{needed}"
