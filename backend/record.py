@@ -24,7 +24,7 @@ from backend.plan import Plan, share_passes
 from backend.probe import Probe, SlotPrediction
 from backend.prompt import Prompt
 from backend.recording import FORMAT, MANIFEST, VERSION, predictions_name
-from backend.runtimes.base import ForwardOptions, Runtime, RuntimeSpec
+from backend.runtimes.base import Engine, ForwardOptions, Runtime, RuntimeSpec
 from backend.windows import Window
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ class _Writer:
             for spec, lora in arms:
                 info = self.get(spec).info
                 d_model, max_tokens = info.d_model, min(max_tokens, info.max_tokens)
-                computed = {"dtype": info.dtype, "device": info.device, "versions": info.versions}
+                # a server's address means nothing later, and is nobody's business elsewhere
+                device = "a vLLM server" if spec.engine is Engine.VLLM else info.device
+                computed = {"dtype": info.dtype, "device": device, "versions": info.versions}
                 self.arms.append({"runtime": spec.name, "lora": lora} | computed)
             for window in read_windows(self.plan, self.probe.builder):
                 if number == 0:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from backend.plan import Plan
 from backend.pool import Pool
 from backend.record import record
 from backend.recording import Recording
-from backend.runtimes.base import ForwardOptions
+from backend.runtimes.base import Engine, ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas
 from backend.store import Store
@@ -145,3 +146,12 @@ def test_a_state_beyond_float16_is_refused_and_nothing_is_left(tmp_path):
     with pytest.raises(RuntimeFault, match="float16"):
         record(plan, lambda spec: Large(spec, seeded(spec).info), tmp_path / "out.recording")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_address_of_a_server_is_not_recorded(tmp_path):
+    bundle = load_bundle(make_bundle(tmp_path / "bundle"))
+    spec = replace(bundle.runtimes[0], engine=Engine.VLLM, recording="")
+    plan = Plan(bundle, (spec,), (True,), (False,), tmp_path / "bundle" / "set.jsonl", limit=3)
+    info = replace(seeded(spec).info, device="http://10.1.2.3:8000")
+    record(plan, lambda spec: SeededRuntime(spec, info), tmp_path / "out.recording")
+    assert Recording(tmp_path / "out.recording").arms[0].device == "a vLLM server"
