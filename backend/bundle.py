@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from backend.bounded_read import read_text
 from backend.bundle_file import BundleFile, RuntimeEntry, read_bundle_file
 from backend.errors import BackendError, BundleError, InputError
 from backend.manifest import check_manifest
@@ -177,7 +178,7 @@ def _spec(folder: Path, content: BundleFile, entry: RuntimeEntry) -> RuntimeSpec
 def _rank(adapter: str | None) -> int:
     """Return the smallest rank limit vLLM knows that holds the adapter; a larger one only costs time."""
     try:
-        rank = int(json.loads((Path(adapter or "") / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+        rank = int(json.loads(read_text(Path(adapter or "") / "adapter_config.json"))["r"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 16  # no adapter, or one that loading it will complain about
     return next((limit for limit in (1, 8, 16, 32, 64, 128, 256, 320) if limit >= rank), 512)

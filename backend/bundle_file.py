@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from backend.bounded_read import read_text
 from backend.errors import BackendError, BundleError
 
 # names end up in file names, element keys and arguments of a server
@@ -71,7 +72,7 @@ def read_bundle_file(folder: Path) -> tuple[BundleFile | None, list[BackendError
     """Read what can be read of `bundle.toml`: wrong entries are left out and told, the rest is taken."""
     path = folder / "bundle.toml"
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(read_text(path, most=2**20))
     except FileNotFoundError:
         return None, [BundleError("No bundle.toml", found=str(folder), remedy="Name a folder that holds one.")]
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.bounded_read import read_text
 from backend.errors import InputError
 
 _HEADS = ("probe_heads.pt", "probe_heads.safetensors")
@@ -116,7 +117,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> str:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

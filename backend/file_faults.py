@@ -10,6 +10,7 @@ from typing import Any
 
 from backend.adapter import inspect_adapter
 from backend.awq.dequantize import quantization_config
+from backend.bounded_read import read_text
 from backend.check_files import file_checks
 from backend.check_types import Check
 from backend.diagnosis_types import Cause, Evidence, Finding
@@ -89,7 +90,7 @@ def _config_faults(model: str, base: str) -> Iterator[Finding]:
 
 
 def _settings(model: str) -> dict[str, Any]:
-    config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    config = json.loads(read_text(Path(model) / "config.json"))
     # transformers 5 writes rope_parameters, older ones rope_theta and rope_scaling
     rope = config.get("rope_parameters") or {}
     theta = rope.get("rope_theta", config.get("rope_theta"))

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.bounded_read import read_text
 from backend.errors import BundleError, InputError
 from backend.foreign_code import refuse_foreign_code
 from backend.schema import FunctionSchema
@@ -210,7 +211,7 @@ def load_tokenizer(source: str, *, offline: bool = False) -> PreTrainedTokenizer
 
 def _is_generic(source: str) -> bool:
     try:
-        config = json.loads((Path(source) / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_text(Path(source) / "tokenizer_config.json"))
     except (OSError, ValueError):
         return False  # a hub id, or a directory that loading will complain about
     return isinstance(config, dict) and config.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")

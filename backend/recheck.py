@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.answers import answer_text
+from backend.bounded_read import read_text
 from backend.bundle import load_bundle
 from backend.errors import InputError
 from backend.health import check_spec
@@ -65,7 +66,7 @@ class Deployment:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         if {"bundle", "files", "runtimes", "max_changed"} <= content.keys():
             return dict(content)
     except (OSError, ValueError, AttributeError) as error:

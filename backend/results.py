@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from backend.bounded_read import read_text
 from backend.errors import InputError
 from backend.probe import SlotPrediction
 from backend.report import as_json, make_report
@@ -131,7 +132,7 @@ def save_results(results: Results, folder: Path) -> Path:
 def load_results(folder: Path) -> Results | None:
     """Read a bundle's figures; None where it ships none, or none that this version reads."""
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = json.loads(read_text(folder / FILE))
         figures = tuple(Figure(**figure) for figure in content.pop("figures"))
         return Results(**content | {"figures": figures, "failures": tuple(Failure(**f) for f in content["failures"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

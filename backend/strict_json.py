@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
+from backend.bounded_read import read_bytes
 from backend.errors import InputError
 
 _MAX_DEPTH = 64
@@ -46,7 +47,7 @@ def load(path: Path) -> Any:
         InputError: if it cannot be read or parsed.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise InputError(f"{path.name} cannot be read", found=error.strerror or "", remedy="Check the path.") from error
     return loads(data, source=path.name)

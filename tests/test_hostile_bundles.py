@@ -1,6 +1,7 @@
 """What a stranger may put into a bundle's folders, and what must not come of it."""
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -159,6 +160,24 @@ def test_a_link_to_itself_is_one_message(bundle, name):
     with pytest.raises(BackendError) as refused:
         load_bundle(bundle)
     assert Path(name).name in str(refused.value)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "name", ["bundle.toml", "base/config.json", "adapter/adapter_config.json", "function_schemas.json"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_a_file_that_never_ends_or_waits_is_one_message(bundle, name, kind):
+    (bundle / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(bundle / name)
+    else:
+        (bundle / name).touch()
+        os.truncate(bundle / name, 2**41)  # no disk holds this, and no memory; the file system only notes it
+    with pytest.raises(BackendError) as refused:
+        load_schemas(load_bundle(bundle).schemas)
+        HFRuntime.load(load_bundle(bundle).runtimes[0])
+    assert Path(name).name in str(refused.value) or Path(name).parent.name in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["", "two\nlines", "x" * 5000])

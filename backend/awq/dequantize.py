@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.awq.compressed import unpack_state
+from backend.bounded_read import read_text
 from backend.errors import BundleError
 from backend.tensors import read_tensors
 
@@ -27,7 +28,7 @@ def quantization_config(model: str) -> dict[str, Any] | None:
     path = Path(model) / "config.json"
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
+    found = json.loads(read_text(path)).get("quantization_config")
     return found if isinstance(found, dict) else None
 
 

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from backend.bounded_read import read_text
 from backend.errors import PrerequisiteError
 from backend.runtimes.base import RuntimeSpec
 from backend.runtimes.vllm_cuda import graph_arguments
@@ -229,7 +230,7 @@ def kv_cache_bytes(spec: RuntimeSpec) -> int:
 
 def _config(model: str) -> dict[str, Any]:
     try:
-        content = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+        content = json.loads(read_text(Path(model) / "config.json"))
     except (OSError, ValueError, RecursionError):
         return {}  # a hub id, or a folder that loading will complain about
     return content if isinstance(content, dict) else {}
