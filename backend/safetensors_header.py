@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from backend import strict_json
+from backend.bounded_read import open_regular
 from backend.errors import BundleError, InputError
 
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
@@ -43,7 +44,7 @@ def read_header(path: Path) -> list[Entry]:
     """
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(_MOST_HEADER, size - 8):
                 raise _damaged(path, f"a header of {length} bytes in a file of {size}")

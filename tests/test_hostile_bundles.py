@@ -164,7 +164,15 @@ def test_a_link_to_itself_is_one_message(bundle, name):
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    "name", ["bundle.toml", "base/config.json", "adapter/adapter_config.json", "function_schemas.json"]
+    "name",
+    [
+        "bundle.toml",
+        "base/config.json",
+        "base/model.safetensors",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "function_schemas.json",
+    ],
 )
 @pytest.mark.parametrize("kind", ["pipe", "endless"])
 def test_a_file_that_never_ends_or_waits_is_one_message(bundle, name, kind):
