@@ -13,8 +13,6 @@ import math
 import multiprocessing
 import os
 import random
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +22,9 @@ import psutil
 from backend import jobs
 from backend.bundle import load_bundle
 from backend.plan import Plan
-from backend.runtimes.vllm_process import free_port
 from backend.store import Row, Store
 from benchmarks.kill_outcome import Outcome, compare
-from benchmarks.sessions import ROOT, answers
+from benchmarks.sessions import app
 from benchmarks.synthetic import make_bundle
 from benchmarks.websocket_client import Session
 
@@ -61,11 +58,11 @@ def trial(kills: int, folder: Path, *, seed: int = 0, limit: int | None = None, 
 def _run(plan: Plan, path: Path, kills: int, rng: random.Random) -> tuple[list[Row], int]:
     fork, killed = multiprocessing.get_context("fork"), 0
     while True:  # a start that was killed before there was a run is made again, as somebody would
-        app = fork.Process(target=_start_and_look, args=(path, plan))
-        app.start()
+        caller = fork.Process(target=_start_and_look, args=(path, plan))
+        caller.start()
         time.sleep(rng.uniform(0, _START_S))
-        app.kill()
-        app.join()
+        caller.kill()
+        caller.join()
         killed += 1
         with Store(path) as store:
             if store.runs():
@@ -74,11 +71,11 @@ def _run(plan: Plan, path: Path, kills: int, rng: random.Random) -> tuple[list[R
         _kill_streamlit(path, rng)
         killed += 1
     while killed < kills:
-        app = fork.Process(target=_look, args=(path,))
-        app.start()
+        caller = fork.Process(target=_look, args=(path,))
+        caller.start()
         time.sleep(rng.uniform(0, _LOOK_S))
-        app.kill()
-        app.join()
+        caller.kill()
+        caller.join()
         killed += 1
     _finish(path)
     with Store(path) as store:
@@ -87,22 +84,12 @@ def _run(plan: Plan, path: Path, kills: int, rng: random.Random) -> tuple[list[R
 
 def _kill_streamlit(path: Path, rng: random.Random) -> None:
     """Kill the app itself a random while after a session saw the run."""
-    port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    environment = os.environ | {"PROBE_PARITY_STORE": str(path.parent)}
-    app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + _END_S
-        while not answers(url) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        with Session(url, page="Evaluate") as session:
-            session.run()
-            if session.exceptions():
-                raise RuntimeError(session.exceptions()[0])
-            time.sleep(rng.uniform(0, _LOOK_S))
-    finally:
-        app.kill()
-        app.wait()
+    with app(path.parent) as (url, process), Session(url, page="Evaluate") as session:
+        session.run()
+        if session.exceptions():
+            raise RuntimeError(session.exceptions()[0])
+        time.sleep(rng.uniform(0, _LOOK_S))
+        process.kill()
 
 
 def _start_and_look(path: Path, plan: Plan) -> None:

@@ -55,8 +55,8 @@ class Answer:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Run the app with its store in a folder and yield its address once the demo's first runtime is loaded."""
+def app(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run the app with its store in a folder and yield its address and its process once it answers."""
     from backend.runtimes.vllm_process import free_port
 
     port = free_port()
@@ -67,10 +67,21 @@ def serving(folder: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + START_S
     try:
-        while not answers(url):
+        while not _answers(url):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no answer from {url}")
-            time.sleep(0.5)
+            time.sleep(0.1)
+        yield url, process
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Run the app and yield its address once the demo's first runtime is loaded."""
+    with app(folder) as (url, _):
+        deadline = time.monotonic() + START_S
         with Session(url) as first:
             first.run()
             while 'class="lane"' not in first.html():
@@ -79,13 +90,9 @@ def serving(folder: Path) -> Iterator[str]:
                 time.sleep(0.5)
                 first.run()
         yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
-def answers(url: str) -> bool:
-    """Tell whether an app is there."""
+def _answers(url: str) -> bool:
     try:
         return httpx.get(f"{url}/_stcore/health", trust_env=False).status_code == 200
     except httpx.TransportError:
