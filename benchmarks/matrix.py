@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -73,14 +72,14 @@ def evaluated(runtime: Runtime, plan: Plan, folder: Path) -> tuple[float, float,
         return seconds, forward_s, store.stored_s
 
 
-def main() -> int:
+def main() -> None:
     """Print one line a runtime."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runtime", action="append", default=[])
     parser.add_argument("--limit", type=int)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    bundle, good = load_bundle(DEMO), True
+    bundle = load_bundle(DEMO)
     print_heading("matrix")
     with tempfile.TemporaryDirectory() as folder, Pool() as pool:
         for name in arguments.runtime or ["hf-bf16"]:
@@ -94,15 +93,14 @@ def main() -> int:
                 whole.append(evaluated(runtime, plan, Path(folder)))
             seconds, forward_s, stored_s = (statistics.median(column) for column in zip(*whole, strict=True))
             ratio, rest = seconds / statistics.median(bare), (seconds - forward_s) / seconds
-            good &= ratio <= RATIO
+            met = "met" if ratio <= RATIO else "missed"
             print(
-                f"{name}: evaluation {seconds:.2f} s, its two forward passes alone {statistics.median(bare):.2f} s, ratio "
-                f"{ratio:.3f} (target {RATIO}); of the evaluation: forward {100 * forward_s / seconds:.1f} %, storing "
-                f"{100 * stored_s / seconds:.1f} %, tokenising, reading, heads and decoding "
+                f"{name}: evaluation {seconds:.2f} s, its two forward passes alone {statistics.median(bare):.2f} s, "
+                f"ratio {ratio:.3f} (target {RATIO}, {met}); of the evaluation: forward {100 * forward_s / seconds:.1f} %, "
+                f"storing {100 * stored_s / seconds:.1f} %, tokenising, reading, heads and decoding "
                 f"{100 * (rest - stored_s / seconds):.1f} %"
             )
-    return int(not good)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

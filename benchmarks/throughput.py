@@ -2,7 +2,8 @@
 
 - HF runtime and heads against a plain loop written as upstream evaluates: batches of 8 in file order, padded, with
   vocabulary logits and all hidden states, one slot after the other. Same model object and ids; the answers are compared.
-- HF runtime against sentence-transformers' token embeddings, whose module is this very model. No heads on either side.
+- HF runtime against sentence-transformers' token embeddings, whose module is this very model, which a comparison of states
+  shows. No heads on either side.
 - Share of each step in an evaluation of the same prompts into a fresh store.
 - With ``--vllm``: managed server over HTTP against bare ``LLM.encode`` of the same prompts in a process of its own with the
   same engine arguments, one after the other. No heads on either side.
@@ -105,9 +106,13 @@ def against_sentence_transformers(
     from sentence_transformers.sentence_transformer.modules import Transformer
 
     module = Transformer(bundle.base, max_seq_length=bundle.max_tokens)
-    module.auto_model = runtime._model.get_base_model().base_model  # ours, adapter and dtype included
+    module.model = runtime._model.get_base_model().base_model  # ours, adapter and dtype included
     other = SentenceTransformer(modules=[module], device="cpu")
     texts = [probe.builder.decode(p.ids) for p in prompts]
+    few = texts[:32]
+    theirs = other.encode(few, output_value="token_embeddings", show_progress_bar=False)
+    apart = _apart(runtime.forward(module.tokenizer(few)["input_ids"], LORA), theirs)
+    report.add("states of the same ids, greatest distance / norm", ratio=apart, n=len(few))
     pairs = [(p.function, p.utterance) for p in prompts]
     schemas = _schemas(bundle)
 
@@ -120,6 +125,11 @@ def against_sentence_transformers(
     )
     slots = sum(len(p.slot_names) for p in prompts)
     _compare(report, "HF runtime, states alone", first, "sentence-transformers", second, slots=slots)
+
+
+def _apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    pairs = ((a.float(), b.float()) for a, b in zip(ours, theirs, strict=True))
+    return max(float(((a - b).norm(dim=-1) / a.norm(dim=-1)).max()) for a, b in pairs)
 
 
 def shares(report: Report, bundle: Bundle, runtime: HFRuntime, limit: int) -> None:
