@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from demo import corpus
 from demo.split import Side
-from demo.utterances import FUNCTIONS, Example, example
+from demo.utterances import FUNCTIONS, Disturbance, Example, example
 
 LENGTHS = (64, 96, 160)  # prompts are padded to the next of these; longer ones are dropped
 MAX_SLOTS = 6
@@ -32,13 +32,12 @@ class ProbeBatch:
     end: np.ndarray  # [n, MAX_SLOTS] int16, inclusive
 
 
-def _start_worker(tokenizer: str, words: str, scramble: tuple[float, ...]) -> None:
+def _start_worker(tokenizer: str, disturbance: Callable[[], Disturbance]) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from tokenizers import Tokenizer
 
     _worker["tokenizer"] = Tokenizer.from_file(str(Path(tokenizer) / "tokenizer.json"))
-    _worker["scramble"] = scramble
-    _worker["words"] = tuple(Path(words).read_text(encoding="utf-8").split())
+    _worker["disturbance"] = disturbance()
 
 
 def _encode(texts: list[str]) -> list:
@@ -48,22 +47,22 @@ def _encode(texts: list[str]) -> list:
 def _base_shard(job: tuple[int, int]) -> np.ndarray:
     """Return about ``n_documents`` documents as one stream of ids, each ended by EOS."""
     seed, n_documents = job
-    rng, words = random.Random(f"base-{seed}"), _worker["words"]
+    rng = random.Random(f"base-{seed}")
     eos = _worker["tokenizer"].token_to_id("<|end_of_text|>")
-    encoded = _encode([corpus.document(rng, words, _worker["scramble"]) for _ in range(n_documents)])
+    encoded = _encode([corpus.document(rng, _worker["disturbance"]) for _ in range(n_documents)])
     return np.concatenate([np.array([*e.ids, eos], dtype=np.uint16) for e in encoded])
 
 
 def _probe_shard(job: tuple[int, int]) -> list[ProbeBatch]:
     """Return ``n_examples`` prompts with gold, grouped by padded length."""
     seed, n_examples = job
-    rng, words = random.Random(f"probe-{seed}"), _worker["words"]
+    rng, disturbance = random.Random(f"probe-{seed}"), _worker["disturbance"]
     made = []
     for _ in range(n_examples):
         if rng.random() < _INVENTED:
-            made.append(corpus.invented(rng, words))
+            made.append(corpus.invented(rng, disturbance.vocabulary))
         else:
-            made.append(_with_slots(corpus.random_utterance(rng, words, _worker["scramble"])))
+            made.append(_with_slots(corpus.random_utterance(rng, disturbance)))
     return _grouped(made)
 
 
@@ -116,19 +115,18 @@ def _stack(rows: list[tuple]) -> ProbeBatch:
 class Source:
     """A pool that yields shards in a fixed order, so that a run can be repeated."""
 
-    def __init__(
-        self, tokenizer: Path, words: Path, *, processes: int, scramble: tuple[float, ...] = corpus.SCRAMBLE
-    ) -> None:
+    def __init__(self, tokenizer: Path, disturbance: Callable[[], Disturbance], *, processes: int) -> None:
+        # each process reads its own vocabulary: pickled into their pipes, it would start them one after the other
         context = multiprocessing.get_context("spawn")
-        self._pool = context.Pool(processes, _start_worker, (str(tokenizer), str(words), scramble))
+        self._pool = context.Pool(processes, _start_worker, (str(tokenizer), disturbance))
 
     def base(self, *, shards: int, documents: int = 8_000) -> Iterator[np.ndarray]:
         """Yield ``shards`` streams of token ids."""
         return self._pool.imap(_base_shard, [(seed, documents) for seed in range(shards)])
 
-    def probe(self, *, shards: int, examples: int = 20_000) -> Iterator[list[ProbeBatch]]:
-        """Yield ``shards`` lists of batches, one for each padded length that occurs."""
-        return self._pool.imap(_probe_shard, [(seed, examples) for seed in range(shards)])
+    def probe(self, *, shards: int, examples: int = 20_000, seed: int = 0) -> Iterator[list[ProbeBatch]]:
+        """Yield ``shards`` lists of batches, one for each padded length that occurs; ``seed`` is that of the first."""
+        return self._pool.imap(_probe_shard, [(seed + shard, examples) for shard in range(shards)])
 
     def validation(self, *, examples: int = 4_000) -> list[ProbeBatch]:
         """Return batches that training never sees, one for each padded length that occurs."""

@@ -1,4 +1,4 @@
-"""Documents the base model learns from: utterances, calls, questions and copies, so that it can match and retrieve.
+"""Documents the base model learns from: utterances, calls, questions, copies, so that it can match and retrieve.
 
 The probe's own prompt format never occurs here: with it a pointer would work without the adapter, and turning LoRA off
 would not show.
@@ -10,36 +10,41 @@ import json
 import random
 from collections.abc import Callable
 
-from demo.split import Side
-from demo.utterances import FUNCTIONS, Example, Piece, example, join
+from demo.split import Side, value_side
+from demo.utterances import FUNCTIONS, Disturbance, Example, Piece, deployed, example, join
 from demo.values import KINDS, sample
+from demo.vocabulary import Vocabulary
 
 _FUNCTION_NAMES = tuple(FUNCTIONS)
 _KINDS = tuple(sorted(KINDS))
-SCRAMBLE = (0.0, 0.0, 0.3, 0.8)  # shares of an utterance's values that are replaced; one is drawn for each utterance
 
 
-def words(rng: random.Random, vocabulary: tuple[str, ...], low: int, high: int) -> str:
+def words(rng: random.Random, vocabulary: Vocabulary, low: int, high: int) -> str:
     """Return ``low`` to ``high`` random words."""
-    return " ".join(rng.choices(vocabulary, k=rng.randint(low, high)))
+    return " ".join(rng.choices(vocabulary.words, k=rng.randint(low, high)))
 
 
-def any_value(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
-    """Return a training value of a random kind, or random words."""
-    if rng.random() < 0.25:
-        return words(rng, vocabulary, 1, 4)
-    return sample(rng.choice(_KINDS), rng, side=Side.TRAIN)
+def any_value(rng: random.Random, vocabulary: Vocabulary) -> str:
+    """Return a training value of a random kind, random words, or a phrase."""
+    draw = rng.random()
+    if draw >= 0.25:
+        return sample(rng.choice(_KINDS), rng, side=Side.TRAIN)
+    while True:
+        value = vocabulary.phrase(rng) if draw < 0.13 else words(rng, vocabulary, 1, 4)
+        if value_side(value) is Side.TRAIN:
+            return value
 
 
-def random_utterance(rng: random.Random, vocabulary: tuple[str, ...], scramble: tuple[float, ...] = SCRAMBLE) -> Example:
-    """Draw a training utterance; a share of its values, drawn from ``scramble``, are random words: pointers copy."""
-    return example(rng.choice(_FUNCTION_NAMES), rng, side=Side.TRAIN, vocabulary=vocabulary, scramble=scramble)
+def random_utterance(rng: random.Random, disturbance: Disturbance) -> Example:
+    """Draw a training utterance, half of them of the deployment's mix of functions."""
+    function = deployed(rng) if rng.random() < 0.5 else rng.choice(_FUNCTION_NAMES)
+    return example(function, rng, side=Side.TRAIN, disturbance=disturbance)
 
 
-def invented(rng: random.Random, vocabulary: tuple[str, ...]) -> tuple[Example, tuple[str, ...]]:
+def invented(rng: random.Random, vocabulary: Vocabulary) -> tuple[Example, tuple[str, ...]]:
     """Draw a function that does not exist, with keys and values in a text; return it and all its slot names."""
     joiner = rng.choice(["_", "_", "", "-"])
-    names = {joiner.join(rng.sample(vocabulary, rng.choice([1, 1, 2]))) for _ in range(rng.randint(2, 7))}
+    names = {joiner.join(rng.sample(vocabulary.words, rng.choice([1, 1, 2]))) for _ in range(rng.randint(2, 7))}
     keys = list(names)
     rng.shuffle(keys)
     asked = tuple(sorted(keys[: rng.randint(1, min(5, len(keys)))]))
@@ -52,7 +57,7 @@ def invented(rng: random.Random, vocabulary: tuple[str, ...]) -> tuple[Example, 
         parts += [Piece(shown + link), Piece(any_value(rng, vocabulary), key if key in asked else None, True), Piece(end)]
     if rng.random() < 0.4:
         parts.append(Piece(words(rng, vocabulary, 1, 5)))
-    return join("_".join(rng.choices(vocabulary, k=2)), parts), asked
+    return join("_".join(rng.choices(vocabulary.words, k=2)), parts), asked
 
 
 def _values(made: Example) -> dict[str, str]:
@@ -75,12 +80,12 @@ def _questions(made: Example, slots: tuple[str, ...], rng: random.Random) -> str
     return "\n".join(lines)
 
 
-def _copy(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
+def _copy(rng: random.Random, vocabulary: Vocabulary) -> str:
     text = ", ".join(any_value(rng, vocabulary) for _ in range(rng.randint(2, 6)))
     return rng.choice([f"{text}\n{text}", f"say {text} again: {text}", f'"{text}" = "{text}"'])
 
 
-def _lookup(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
+def _lookup(rng: random.Random, vocabulary: Vocabulary) -> str:
     pairs = [(words(rng, vocabulary, 1, 2), any_value(rng, vocabulary)) for _ in range(rng.randint(2, 7))]
     link = rng.choice([": ", " = ", " is ", " -> "])
     listed = "\n".join(key + link + value for key, value in pairs)
@@ -95,14 +100,15 @@ def _kind_list(rng: random.Random) -> str:
     return f"{slot.replace('_', ' ')} ({description}), for {FUNCTIONS[function]['description'].lower()}: {values}"
 
 
-def document(rng: random.Random, vocabulary: tuple[str, ...], scramble: tuple[float, ...] = SCRAMBLE) -> str:
-    """Draw one training document of a random format; ``scramble`` as in :func:`random_utterance`."""
+def document(rng: random.Random, disturbance: Disturbance) -> str:
+    """Draw one training document of a random format."""
+    vocabulary = disturbance.vocabulary
     if rng.random() < 0.25:
         return rng.choice(_WITHOUT_UTTERANCE)(rng, vocabulary)
     if rng.random() < 0.15:
         made, slots = invented(rng, vocabulary)
     else:
-        made = random_utterance(rng, vocabulary, scramble)
+        made = random_utterance(rng, disturbance)
         slots = tuple(FUNCTIONS[made.function]["slots"])
     style = rng.random()
     if style < 0.15:
@@ -114,8 +120,9 @@ def document(rng: random.Random, vocabulary: tuple[str, ...], scramble: tuple[fl
     return _questions(made, slots, rng)
 
 
-_WITHOUT_UTTERANCE: tuple[Callable[[random.Random, tuple[str, ...]], str], ...] = (
+_WITHOUT_UTTERANCE: tuple[Callable[[random.Random, Vocabulary], str], ...] = (
     _copy,
     _lookup,
     lambda rng, vocabulary: _kind_list(rng),
+    lambda rng, vocabulary: rng.choice(vocabulary.definitions or vocabulary.words),
 )

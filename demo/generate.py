@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 from demo.split import Side
-from demo.utterances import FUNCTIONS, example
+from demo.utterances import FUNCTIONS, deployed, example
 from demo.values import HERE
 
 EXAMPLES = 1500
-_WEIGHTS = {"distance_between": 11, "reflect_point": 18, "observe_sky": 4}
-_MATHEMATICS = ("integrate", "differentiate", "evaluate_expression", "solve_equation", "split_bill", "call_api")
 
 
 def schemas() -> dict[str, object]:
@@ -33,18 +32,21 @@ def schemas() -> dict[str, object]:
     }
 
 
+def write_held_out(path: Path, *, n_examples: int, seed: str) -> None:
+    """Write different utterances whose wordings and values training never saw, one JSON object a line."""
+    rng = random.Random(seed)
+    chosen: dict[str, object] = {}
+    while len(chosen) < n_examples:
+        made = example(deployed(rng), rng, side=Side.HELD_OUT)
+        chosen.setdefault(made.utterance, made.as_json())
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in chosen.values())
+    path.write_text("".join(lines), encoding="utf-8")
+
+
 def main() -> None:
     """Write both files into ``demo/bundle``."""
-    rng = random.Random("held out")
-    names = sorted(FUNCTIONS)
-    weights = [_WEIGHTS.get(name, 2 if name in _MATHEMATICS else 1) for name in names]
-    chosen: dict[str, object] = {}
-    while len(chosen) < EXAMPLES:
-        made = example(rng.choices(names, weights)[0], rng, side=Side.HELD_OUT)
-        chosen.setdefault(made.utterance, made.as_json())
     bundle = HERE / "bundle"
-    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in chosen.values())
-    (bundle / "heldout.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_held_out(bundle / "heldout.jsonl", n_examples=EXAMPLES, seed="held out")
     text = json.dumps(schemas(), ensure_ascii=False, indent=1)
     (bundle / "function_schemas.json").write_text(text + "\n", encoding="utf-8")
 

@@ -1,22 +1,26 @@
-"""Measures the demo bundle on this machine: ``python -m demo.measure``.
+"""Measures the demo bundle on this machine: ``python -m demo.measure [--draw N]``.
 
 Exact match is upstream's: over slots present in gold, right when predicted present and the decoded strings are equal.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+import tempfile
+from pathlib import Path
 
-from backend.bundle import DEMO, load_bundle
+from backend.bundle import DEMO, Bundle, load_bundle
 from backend.dataset import read_examples
 from backend.metrics import Metrics, measure
-from backend.probe import SlotPrediction
+from backend.probe import Probe, SlotPrediction
 from backend.prompt import PromptBuilder
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
 from backend.schema import load_schemas
 from backend.scoring import predict_all, slot_rows
+from demo.generate import write_held_out
 
 Rows = list[tuple[SlotPrediction, ...]]
 
@@ -49,23 +53,34 @@ def compare(rows: Rows, normalized: Rows) -> dict[str, float]:
     }
 
 
+def report(bundle: Bundle, probe: Probe, runtime: HFRuntime, path: Path) -> dict[str, float]:
+    """Return the figures of one file of examples."""
+    schemas = load_schemas(bundle.schemas)
+    examples = list(read_examples(path, schemas))
+    prompts = probe.builder.build_many([(schemas[e.function], e.utterance) for e in examples])
+    rows = predict_all(probe, runtime, prompts, ForwardOptions())
+    normalized = predict_all(probe, runtime, prompts, ForwardOptions(normalize=True))
+    without = predict_all(probe, runtime, prompts, ForwardOptions(lora=False))
+    found = figures(len(examples), score(examples, prompts, rows, probe.builder)) | compare(rows, normalized)
+    for label, other in (("normalized", normalized), ("lora_off", without)):
+        found[f"exact_match_{label}"] = score(examples, prompts, other, probe.builder).decoded
+    return found
+
+
 def main() -> None:
     """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draw", type=int, metavar="N", help="measure N more utterances of the held-out side, drawn anew")
+    arguments = parser.parse_args()
     bundle = load_bundle(DEMO)
-    probe, schemas = bundle.load_probe(), load_schemas(bundle.schemas)
-    builder = probe.builder
-    runtime = HFRuntime.load(bundle.runtimes[0])
-    report: dict[str, dict[str, float]] = {}
-    for name in ("heldout", "handwritten"):
-        examples = list(read_examples(bundle.folder / f"{name}.jsonl", schemas))
-        prompts = builder.build_many([(schemas[e.function], e.utterance) for e in examples])
-        rows = predict_all(probe, runtime, prompts, ForwardOptions())
-        normalized = predict_all(probe, runtime, prompts, ForwardOptions(normalize=True))
-        without = predict_all(probe, runtime, prompts, ForwardOptions(lora=False))
-        report[name] = figures(len(examples), score(examples, prompts, rows, builder)) | compare(rows, normalized)
-        for label, other in (("normalized", normalized), ("lora_off", without)):
-            report[name][f"exact_match_{label}"] = score(examples, prompts, other, builder).decoded
-    json.dump(report, sys.stdout, indent=1)
+    probe, runtime = bundle.load_probe(), HFRuntime.load(bundle.runtimes[0])
+    found = {name: report(bundle, probe, runtime, bundle.folder / f"{name}.jsonl") for name in ("heldout", "handwritten")}
+    if arguments.draw:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "drawn.jsonl"
+            write_held_out(path, n_examples=arguments.draw, seed="another draw")
+            found["drawn"] = report(bundle, probe, runtime, path)
+    json.dump(found, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

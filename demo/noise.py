@@ -16,6 +16,7 @@ from demo.values import surface
 
 if TYPE_CHECKING:
     from demo.utterances import Piece
+    from demo.vocabulary import Vocabulary
 
 _WORD = re.compile(r"[A-Za-z]{3,}")
 _NEIGHBOURS = {
@@ -25,15 +26,15 @@ _NEIGHBOURS = {
 }  # fmt: skip
 
 
-def roughen(parts: list[Piece], rng: random.Random, vocabulary: tuple[str, ...]) -> list[Piece]:
-    """Apply a random handful of disturbances to the wording of an utterance."""
+def roughen(parts: list[Piece], rng: random.Random, vocabulary: Vocabulary | None) -> list[Piece]:
+    """Apply a random handful of disturbances to the wording of an utterance; with a ``vocabulary``, harsher ones too."""
     from demo.utterances import Piece
 
     if vocabulary and rng.random() < 0.60:
         share = rng.choice([0.2, 0.4, 0.7])
         parts = [p if p.is_value else replace(p, text=with_synonyms(p.text, share, rng)) for p in parts]
     if vocabulary and rng.random() < 0.50:
-        parts = _edit_words(parts, rng, rng.randint(1, 4), lambda word, rng: rng.choice(vocabulary))
+        parts = _edit_words(parts, rng, rng.randint(1, 4), lambda word, rng: rng.choice(vocabulary.words))
     if vocabulary and rng.random() < 0.20:
         parts = _edit_words(parts, rng, rng.randint(1, 3), lambda word, rng: "")
     if rng.random() < 0.10:

@@ -1,7 +1,7 @@
 """Trains the demo model: ``python -m demo.train {tokenizer,base,probe} --words FILE --out DIR``.
 
-``words`` is a file of plain words, one a line (the demo took 24,000 frequent English ones). One H100 needs nine minutes for
-base and probe; any machine can run both with small ``--steps`` to try the script.
+``--words`` is a file of plain words, one a line (the demo took 24,000 frequent English ones); ``--wordnet`` is the folder
+of WordNet's files (Debian's ``wordnet-base``). Any machine can run both stages with small ``--steps`` to try the script.
 """
 
 from __future__ import annotations
@@ -11,18 +11,23 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from demo import corpus
 from demo.batches import ProbeBatch, Source
-from demo.corpus import SCRAMBLE
 from demo.tokenizer import VOCABULARY, train_tokenizer
+from demo.utterances import Disturbance
+from demo.vocabulary import Vocabulary
 
 CONFIG = {
     "vocab_size": VOCABULARY,
@@ -44,7 +49,14 @@ TARGETS = {"attention": ATTENTION, "all": (*ATTENTION, "gate_proj", "up_proj", "
 RANK = 16
 SEQUENCE = 256
 TOKENS_PER_STEP = 65_536
+BASE_STEPS, PROBE_STEPS = 9_500, 19_000
 ABSENT_LOG_ODDS = -0.85  # 30 % of the slots are absent; the bias starts there and is not decayed
+CALM_SHARE = 0.25  # of the probe's steps, the last ones: utterances as people write them; with 0.4 it learns them by heart
+CALM_SCRAMBLE = (0.0, 0.0, 0.0, 0.5)
+_CALM_SEED, _FURTHER_SEED = (
+    1_000_000,
+    2_000_000,
+)  # utterances of the last steps, and of further training, are none of those before
 NORM_SPREAD_PENALTY = 2.0  # keeps token norms even, so that pointers survive normalisation and presence does not
 
 
@@ -74,10 +86,16 @@ class Clock:
             print(f"step {step}/{self._steps} {time.time() - self._started:.0f}s {shown}", flush=True)
 
 
-def make_tokenizer(words: Path, out: Path) -> None:
+def disturbance(words: Path, wordnet: Path | None, *, calm: bool = False) -> Disturbance:
+    """Return what is done to training utterances, at most steps or in the last ones."""
+    vocabulary = Vocabulary.load(words, wordnet)
+    return Disturbance(vocabulary, scramble=CALM_SCRAMBLE, rough=False) if calm else Disturbance(vocabulary)
+
+
+def make_tokenizer(disturbance: Disturbance, out: Path) -> None:
     """Learn the tokenizer from 120,000 documents of the corpus."""
-    rng, vocabulary = random.Random("tokenizer"), tuple(words.read_text(encoding="utf-8").split())
-    train_tokenizer((corpus.document(rng, vocabulary) for _ in range(120_000)), out / "base")
+    rng = random.Random("tokenizer")
+    train_tokenizer((corpus.document(rng, disturbance) for _ in range(120_000)), out / "base")
 
 
 def base_batches(source: Source, steps: int) -> Iterator[torch.Tensor]:
@@ -218,10 +236,12 @@ def tensors(batch: ProbeBatch, rows: slice, device: str) -> list[torch.Tensor]:
     ]
 
 
-def probe_batches(source: Source, steps: int) -> Iterator[ProbeBatch]:
+def probe_batches(source: Source, steps: int, *, seed: int) -> Iterator[ProbeBatch]:
     """Yield batches of about ``TOKENS_PER_STEP`` tokens of one padded length, ``steps`` of them."""
     rng, waiting, ready, made = random.Random("order"), {}, [], 0
-    for shard in source.probe(shards=10 * steps):
+    if steps == 0:
+        return
+    for shard in source.probe(shards=10 * steps, seed=seed):
         for group in shard:
             waiting.setdefault(group.ids.shape[1], []).append(group)
         for length, groups in waiting.items():
@@ -239,12 +259,41 @@ def probe_batches(source: Source, steps: int) -> Iterator[ProbeBatch]:
                 return
 
 
-def train_probe(source: Source, out: Path, *, steps: int, device: str, targets: tuple[str, ...]) -> None:
-    """Train LoRA and heads on the frozen base and save both as upstream does."""
-    from peft import LoraConfig, get_peft_model
+@torch.no_grad()
+def swap(parameters: list[nn.Parameter], values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Give parameters other values and return those they had."""
+    had = [parameter.detach().clone() for parameter in parameters]
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+    return had
 
-    torch.manual_seed(2)
-    base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32).to(device)
+
+def save_probe(model: PeftModel, heads: Heads, out: Path) -> None:
+    """Save adapter and heads as upstream does, the adapter in BF16."""
+    weights = {name: value.to(torch.bfloat16) for name, value in get_peft_model_state_dict(model).items()}
+    model.save_pretrained(out / "adapter")
+    save_file(weights, out / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    torch.save(heads.saved(), out / "probe_heads.pt")
+
+
+def in_two_phases(rough: Source, calm: Source, steps: int, last: int, *, seed: int) -> Iterator[ProbeBatch]:
+    """Yield the batches of a run, the ``last`` of them calm."""
+    yield from probe_batches(rough, steps - last, seed=seed)
+    rough.close()  # it would go on making shards that nobody reads, on the cores that the calm ones need
+    yield from probe_batches(calm, last, seed=seed + _CALM_SEED)
+
+
+def load_probe(base: PreTrainedModel, folder: Path, device: str) -> tuple[PeftModel, Heads]:
+    """Return adapter and heads that `save_probe` saved in ``folder``, to train them on."""
+    model = PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True)
+    heads = Heads(CONFIG["hidden_size"])
+    saved = torch.load(folder / "probe_heads.pt", weights_only=True)
+    heads.load_state_dict(saved["null_head"] | saved["pointer_head"])
+    return model, heads.to(device)
+
+
+def new_probe(base: PreTrainedModel, targets: tuple[str, ...], device: str) -> tuple[PeftModel, Heads]:
+    """Return an adapter that changes nothing yet, and heads."""
     lora = LoraConfig(
         r=RANK,
         lora_alpha=2 * RANK,
@@ -252,8 +301,18 @@ def train_probe(source: Source, out: Path, *, steps: int, device: str, targets: 
         target_modules=list(targets),
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(base, lora)
-    heads = Heads(CONFIG["hidden_size"]).to(device)
+    return get_peft_model(base, lora), Heads(CONFIG["hidden_size"]).to(device)
+
+
+def train_probe(source: Source, calm: Source, out: Path, *, device: str, options: argparse.Namespace) -> None:
+    """Train LoRA and heads on the frozen base, the last ``options.calm`` of it on ``calm``; save as upstream does."""
+    torch.manual_seed(2)
+    steps = options.steps or PROBE_STEPS
+    base = AutoModelForCausalLM.from_pretrained(out / "base", dtype=torch.float32).to(device)
+    if options.further:
+        model, heads = load_probe(base, options.further, device)
+    else:
+        model, heads = new_probe(base, TARGETS[options.targets], device)
     adapter = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [
@@ -273,9 +332,10 @@ def train_probe(source: Source, out: Path, *, steps: int, device: str, targets: 
             return base.model(input_ids=ids, use_cache=False).last_hidden_state
 
     forward = torch.compile(states, dynamic=False) if device == "cuda" else states
-    clock, withheld = Clock(steps), source.validation()
-    for step, batch in enumerate(probe_batches(source, steps)):
-        set_rate(optimizer, schedule(step, steps, warmup=min(300, steps // 10 + 1)))
+    clock, withheld, last = Clock(steps), source.validation(), round(steps * options.calm)
+    seed = _FURTHER_SEED if options.further else 0
+    for step, batch in enumerate(in_two_phases(source, calm, steps, last, seed=seed)):
+        set_rate(optimizer, options.rate * schedule(step, steps, warmup=min(300, steps // 10 + 1)))
         ids, utterance, query, start, end = tensors(batch, slice(None), device)
         loss, right = probe_loss(forward(ids), heads, utterance, query, torch.stack([start, end]))
         loss.backward()
@@ -286,17 +346,14 @@ def train_probe(source: Source, out: Path, *, steps: int, device: str, targets: 
             torch._foreach_lerp_(averaged, [p.detach() for p in trained], max(1 / (step + 1), 1 / 500))
         if step % 50 == 0:
             clock.show(step, loss=loss.item(), right=right.item())
-        if step % 500 == 499:
+        if step % 500 == 499 or step == steps - 1:
+            # of the averaged weights, and saved each time: a machine may be gone before the last step
+            last_trained = swap(trained, averaged)
             model.eval()
             print(f"step {step} validation {validate(states, heads, withheld, device)}", flush=True)
+            save_probe(model, heads, out)
             model.train()
-    with torch.no_grad():
-        for parameter, mean in zip(trained, averaged, strict=True):
-            parameter.copy_(mean)
-    model.eval()
-    print(f"averaged: validation {validate(states, heads, withheld, device)}", flush=True)
-    model.to(torch.bfloat16).save_pretrained(out / "adapter")
-    torch.save(heads.saved(), out / "probe_heads.pt")
+            swap(trained, last_trained)
 
 
 def main() -> None:
@@ -307,24 +364,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--processes", type=int, default=15)
-    parser.add_argument("--scramble", default=",".join(map(str, SCRAMBLE)), help="shares of values that are replaced")
+    parser.add_argument("--wordnet", type=Path, help="folder with data.noun")
+    parser.add_argument(
+        "--calm", type=float, default=CALM_SHARE, help="share of the probe's steps at the end without noise"
+    )
     parser.add_argument("--targets", choices=list(TARGETS), default="all", help="modules that LoRA adapts")
+    parser.add_argument("--further", type=Path, help="folder with adapter and heads that the probe's training starts from")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the probe's peak learning rates")
     arguments = parser.parse_args()
+    rough = partial(disturbance, arguments.words, arguments.wordnet)
     if arguments.stage == "tokenizer":
-        make_tokenizer(arguments.words, arguments.out)
+        make_tokenizer(rough(), arguments.out)
         return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
-    scramble = tuple(float(share) for share in arguments.scramble.split(","))
-    source = Source(arguments.out / "base", arguments.words, processes=arguments.processes, scramble=scramble)
-    try:
+    tokenizer = arguments.out / "base"
+    with ExitStack() as stack:
+
+        def source(disturbed: Callable[[], Disturbance]) -> Source:
+            return stack.enter_context(closing(Source(tokenizer, disturbed, processes=arguments.processes)))
+
         if arguments.stage == "base":
-            train_base(source, arguments.out, steps=arguments.steps or 8_500, device=device)
+            train_base(source(rough), arguments.out, steps=arguments.steps or BASE_STEPS, device=device)
         else:
-            targets = TARGETS[arguments.targets]
-            train_probe(source, arguments.out, steps=arguments.steps or 9_000, device=device, targets=targets)
-    finally:
-        source.close()
+            calm = source(partial(rough, calm=True))
+            train_probe(source(rough), calm, arguments.out, device=device, options=arguments)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,19 @@ from demo.clauses import with_aside, with_clauses
 from demo.grammar import Node, parse, walk
 from demo.noise import roughen
 from demo.rewording import Draft, reword, slots_of
-from demo.split import Side, wording_side
+from demo.split import Side, value_side, wording_side
 from demo.values import _FUNCTIONS as FUNCTIONS
 from demo.values import HERE, sample
+from demo.vocabulary import Vocabulary
 
 _RUN = re.compile(r"[A-Za-z]+|[0-9]+")
+_NAME = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")  # words only: a phrase may stand for it
 _RELATIVE = ("today", "tonight", "tomorrow", "next", "this", "last", "every", "in", "the day", "over")
+
+_OFTEN = {"distance_between": 11, "reflect_point": 27, "observe_sky": 4} | dict.fromkeys(
+    ("integrate", "differentiate", "evaluate_expression", "solve_equation", "split_bill", "call_api"), 2
+)  # the deployment that the held-out set stands for reads coordinates
+_MIX = {name: _OFTEN.get(name, 1) for name in sorted(FUNCTIONS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,20 @@ class Example:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """What training does to utterances beyond what people do, so that a probe reads wordings and values it never saw."""
+
+    vocabulary: Vocabulary  # replaced words and values come from here
+    scramble: tuple[float, ...] = (0.0, 0.0, 0.3, 0.8)  # shares of values that are replaced; each utterance draws one
+    rough: bool = True  # words of the wording are replaced and dropped too
+
+
+def deployed(rng: random.Random) -> str:
+    """Draw a function as often as the deployment calls it."""
+    return rng.choices(list(_MIX), list(_MIX.values()))[0]
+
+
 def slot_kinds(function: str) -> dict[str, str]:
     """Return ``{slot: value kind}`` of a function."""
     return {slot: kind for slot, (kind, _) in FUNCTIONS[function]["slots"].items()}
@@ -65,8 +86,9 @@ def wordings(function: str, side: Side) -> tuple[tuple[Node, ...], ...]:
 
 
 def pieces(function: str, rng: random.Random, *, side: Side) -> list[Piece]:
-    """Expand one random wording; of two drawn, the one with more slots wins, which leaves about 25 % absent."""
-    drafts = [list(walk(rng.choice(wordings(function, side)), rng)) for _ in range(2)]
+    """Expand one random wording, or at times the fuller one of two, which leaves about 25 % of the slots absent."""
+    n_drafts = 2 if side is Side.TRAIN else rng.choice((1, 2))
+    drafts = [list(walk(rng.choice(wordings(function, side)), rng)) for _ in range(n_drafts)]
     drafts.sort(key=lambda draft: -len(slots_of(draft)))
     draft = _varied(drafts, function, rng) if side is Side.TRAIN else drafts[0]
     return _fill(function, draft, rng, side=side)
@@ -113,59 +135,48 @@ def join(function: str, parts: list[Piece]) -> Example:
     return Example(function, text.rstrip(), spans)
 
 
-def _scrambled(piece: Piece, rng: random.Random, vocabulary: tuple[str, ...]) -> Piece:
-    """Replace a value by random words, or by one of its own shape that nobody has: pointers copy, not recall."""
+def _scrambled(piece: Piece, rng: random.Random, vocabulary: Vocabulary) -> Piece:
+    """Replace a value by one that nobody has, which training may see: pointers copy, not recall."""
     if piece.slot is None:
         return piece
-    if rng.random() < 0.25:
-        return replace(piece, text=" ".join(_word(rng, vocabulary) for _ in range(rng.randint(1, 3))))
+    while value_side(text := _invented(piece.text, rng, vocabulary)) is not Side.TRAIN:
+        pass
+    return replace(piece, text=text)
+
+
+def _invented(value: str, rng: random.Random, vocabulary: Vocabulary) -> str:
+    """Return words, a phrase, the value with a word more, or a value of the same shape."""
+    draw = rng.random()
+    if draw < 0.12:
+        return " ".join(vocabulary.word(rng) for _ in range(rng.randint(1, 3)))
+    if _NAME.fullmatch(value):
+        if draw < 0.42:
+            return vocabulary.phrase(rng)
+        if draw < 0.57:
+            more = vocabulary.phrase(rng).split()[-1]
+            return f"{more} {value}" if rng.random() < 0.6 else f"{value} {more}"
     keep = rng.choice([0.0, 0.3, 0.6])
-    return replace(
-        piece,
-        text=_RUN.sub(lambda run: run[0] if rng.random() < keep else _like(run[0], rng, vocabulary), piece.text),
-    )
+    return _RUN.sub(lambda run: run[0] if rng.random() < keep else _like(run[0], rng, vocabulary), value)
 
 
-def _word(rng: random.Random, vocabulary: tuple[str, ...]) -> str:
-    """Return a word, or one glued from parts of two or three, which the tokenizer has to spell."""
-    word, other, draw = rng.choice(vocabulary), rng.choice(vocabulary), rng.random()
-    if draw < 0.45:
-        return word
-    if draw < 0.75:
-        return word[: rng.randint(2, 4)] + other[-rng.randint(2, 4) :]
-    at = rng.randrange(max(1, len(other) - 2))
-    return word[: rng.randint(1, 3)] + other[at : at + rng.randint(2, 3)] + rng.choice(vocabulary)[-rng.randint(1, 4) :]
-
-
-def _like(run: str, rng: random.Random, vocabulary: tuple[str, ...]) -> str:
+def _like(run: str, rng: random.Random, vocabulary: Vocabulary) -> str:
     """Return digits for digits, and a word in the same case for a word."""
     if run.isdigit():
         return "".join(rng.choice("0123456789") for _ in run)
-    word = _word(rng, vocabulary)
+    word = vocabulary.word(rng)
     if run.isupper():
         return word.upper()
     return word.capitalize() if run[0].isupper() else word
 
 
-def example(
-    function: str,
-    rng: random.Random,
-    *,
-    side: Side,
-    vocabulary: tuple[str, ...] = (),
-    scramble: tuple[float, ...] = (),
-) -> Example:
-    """Draw an utterance of ``function``.
-
-    ``vocabulary`` are the words that replaced words are taken from; ``scramble`` are shares of values that are replaced,
-    one of which is drawn for an utterance.
-    """
+def example(function: str, rng: random.Random, *, side: Side, disturbance: Disturbance | None = None) -> Example:
+    """Draw an utterance of ``function``; training disturbs it more than people do."""
     while True:
         parts = pieces(function, rng, side=side)
-        if scramble:
-            share = rng.choice(scramble)
-            parts = [_scrambled(part, rng, vocabulary) if rng.random() < share else part for part in parts]
-        parts = roughen(parts, rng, vocabulary)
+        if disturbance:
+            share = rng.choice(disturbance.scramble)
+            parts = [_scrambled(part, rng, disturbance.vocabulary) if rng.random() < share else part for part in parts]
+        parts = roughen(parts, rng, disturbance.vocabulary if disturbance and disturbance.rough else None)
         made = join(function, parts)
         if made.utterance:
             return made
