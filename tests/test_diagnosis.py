@@ -199,8 +199,9 @@ def test_remedies_quote_the_installed_vllm(demo):
     assert all(str(demo.folder) not in remedy(cause, demo.runtime("vllm-awq")) for cause in Cause)
 
 
-def test_flip_band_and_certificate_predict_every_flip(probe, examples, hf_fp32):
-    found = measure(probe, hf_fp32, examples[1])
+def test_flip_band_and_certificate_predict_every_flip(probe, demo, hf_fp32):
+    # pointers of the demo seldom move: many prompts show a few that do
+    found = measure(probe, hf_fp32, load_examples(demo, probe.builder, limit=600)[1])
     assert not found.exceptions
     assert found.flips > 50 and found.moves > 1  # or the prediction would be about nothing
 
