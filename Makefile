@@ -40,7 +40,7 @@ bench: $(VENV)/ready chromium
 	$(BIN)/pip install -q -r requirements-bench.txt
 	$(BIN)/python -m benchmarks.throughput --vllm --prompts 256
 	$(BIN)/python -m benchmarks.latency --runtime hf-bf16 --runtime vllm-fp16 --browser --repeats 40
-	$(BIN)/python -m benchmarks.matrix --limit 300
+	$(BIN)/python -m benchmarks.matrix --repeats 2
 	$(BIN)/python -m benchmarks.remote
 	$(BIN)/python -m benchmarks.memory --rows 200000
 	$(BIN)/python -m benchmarks.page --repeats 3

@@ -4,7 +4,7 @@
   vocabulary logits and all hidden states, one slot after the other. Same model object and ids; the answers are compared.
 - HF runtime against sentence-transformers' token embeddings, whose module is this very model, which a comparison of states
   shows. No heads on either side.
-- Share of each step in an evaluation of the same prompts into a fresh store.
+- Share of each step in an evaluation of the same prompts into a fresh store, and of each operator in a forward pass.
 - With ``--vllm``: managed server over HTTP against bare ``LLM.encode`` of the same prompts in a process of its own with the
   same engine arguments, one after the other. No heads on either side.
 """
@@ -21,6 +21,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from backend.bundle import DEMO, Bundle, load_bundle
 from backend.evaluation import Plan, begin, carry_on
@@ -53,6 +54,7 @@ def main() -> None:
     against_plain_loop(report, probe, runtime, prompts, options.rounds)
     against_sentence_transformers(report, bundle, probe, runtime, prompts, options.rounds)
     shares(report, bundle, runtime, options.prompts)
+    operators(report, runtime, prompts)
     runtime.close()
     if options.vllm:
         against_bare_vllm(report, bundle, prompts[:256], options.rounds)  # enough to have several requests in flight
@@ -157,6 +159,22 @@ def shares(report: Report, bundle: Bundle, runtime: HFRuntime, limit: int) -> No
         report.add(f"evaluation, {step}", share=spent[step] / total, seconds=spent[step])
     report.add("evaluation, rows and reading", share=rest / total, seconds=rest)
     report.add("evaluation, heads, decoding and storing", share=(heads_and_decoding + spent["storing"]) / total, n=limit)
+
+
+def operators(report: Report, runtime: HFRuntime, prompts: list[Prompt]) -> None:
+    """Tell which operators a forward pass spends its time in, and how its matrix products compare with one large one."""
+    ids = [prompt.ids for prompt in prompts]
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        runtime.forward(ids, LORA)
+    own = {event.key: event.self_cpu_time_total / 1e6 for event in seen.key_averages()}
+    for name in sorted(own, key=own.__getitem__, reverse=True)[:6]:
+        report.add(f"forward, {name.removeprefix('aten::')[:32]}", share=own[name] / sum(own.values()), seconds=own[name])
+    linear = (module for module in runtime._model.get_base_model().base_model.modules() if type(module) is torch.nn.Linear)
+    gflop = 2e-9 * sum(map(len, ids)) * sum(module.weight.numel() for module in linear)
+    report.add("forward, matrix products", gflop=gflop, gflop_per_s=gflop / own["aten::mm"])
+    square = torch.ones(4096, 4096, dtype=torch.bfloat16)
+    large = timed(lambda: square @ square, repeats=3)
+    report.add("one product of 4096 x 4096, BF16", gflop_per_s=2e-9 * 4096**3 / large.median)
 
 
 @contextmanager
