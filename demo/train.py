@@ -53,10 +53,8 @@ BASE_STEPS, PROBE_STEPS = 9_500, 19_000
 ABSENT_LOG_ODDS = -0.85  # 30 % of the slots are absent; the bias starts there and is not decayed
 CALM_SHARE = 0.25  # of the probe's steps, the last ones: utterances as people write them; with 0.4 it learns them by heart
 CALM_SCRAMBLE = (0.0, 0.0, 0.0, 0.5)
-_CALM_SEED, _FURTHER_SEED = (
-    1_000_000,
-    2_000_000,
-)  # utterances of the last steps, and of further training, are none of those before
+# utterances of the last steps, and of further training, are none of those before
+_CALM_SEED, _FURTHER_SEED = 1_000_000, 2_000_000
 NORM_SPREAD_PENALTY = 2.0  # keeps token norms even, so that pointers survive normalisation and presence does not
 
 
@@ -87,7 +85,7 @@ class Clock:
 
 
 def disturbance(words: Path, wordnet: Path | None, *, calm: bool = False) -> Disturbance:
-    """Return what is done to training utterances, at most steps or in the last ones."""
+    """Return what is done to training utterances, in most steps, or in the last ones."""
     vocabulary = Vocabulary.load(words, wordnet)
     return Disturbance(vocabulary, scramble=CALM_SCRAMBLE, rough=False) if calm else Disturbance(vocabulary)
 
