@@ -10,8 +10,8 @@ from backend.runtimes.base import Engine, RuntimeSpec
 from backend.runtimes.vllm_compat import Spelling, serve_arguments, spelling_of, vllm_version
 
 _REMEDIES = {
-    Cause.NORMALIZATION: "Switch pooling normalisation off. Until then, divide the null bias by the mean norm: "
-    "b' = b / mean(n) (Norms page).",
+    Cause.NORMALIZATION: "Switch pooling normalisation off. Until then, divide the null bias by the mean norm of the "
+    "query states: b' = b / mean(n) (Norms page).",
     Cause.LORA_NOT_APPLIED: "Name the adapter in every request, and check the prefix of its keys with "
     "`python -m backend bundle verify`.",
     Cause.LORA_PARTIAL: "Save the adapter from the PeftModel itself: `python -m backend bundle verify` lists "

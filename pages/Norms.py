@@ -132,7 +132,10 @@ def _null_decisions(tables: dict[str, NullTable], places: dict[str, int]) -> Non
     if not known:
         rows = [{name: value for name, value in row.items() if name != "presence accuracy"} for row in rows]
     st.html(sheet(rows, key="norm-fix"))
-    st.caption("Where normalisation cannot be switched off, dividing the null bias by the mean norm undoes most of it.")
+    st.caption(
+        "Where normalisation cannot be switched off, dividing the null bias by the mean norm of the slots' query states "
+        "undoes most of it."
+    )
 
 
 if __name__ == "__main__":

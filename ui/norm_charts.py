@@ -43,7 +43,7 @@ def sweeps(found: Mapping[str, Sweep], places: Mapping[str, int], *, label: str)
             line={"color": style.colour, "dash": style.dash, "width": 3 if style.dash == "solid" else 2},
         )
         figure.add_vline(x=sweep.mean_norm, line={"dash": "dot", "color": style.colour})
-    figure.update_xaxes(type="log", title="scale; dotted: mean norm")
+    figure.update_xaxes(type="log", title="scale; dotted: mean norm of the query states")
     figure.update_yaxes(title=label)
     figure.update_layout(height=280, margin=_MARGIN, legend={"orientation": "h", "y": 1.15}, showlegend=True)
     return figure
