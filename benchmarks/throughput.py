@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from backend.agreement import row_errors
 from backend.bundle import DEMO, Bundle, load_bundle
 from backend.evaluation import Plan, begin, carry_on
 from backend.probe import Probe
@@ -113,7 +114,8 @@ def against_sentence_transformers(
     texts = [probe.builder.decode(p.ids) for p in prompts]
     few = texts[:32]
     theirs = other.encode(few, output_value="token_embeddings", show_progress_bar=False)
-    apart = _apart(runtime.forward(module.tokenizer(few)["input_ids"], LORA), theirs)
+    ours_few = runtime.forward(module.tokenizer(few)["input_ids"], LORA)
+    apart = max(float(row_errors(b.float(), a.float()).max()) for a, b in zip(ours_few, theirs, strict=True))
     report.add("states of the same ids, greatest distance / norm", ratio=apart, n=len(few))
     pairs = [(p.function, p.utterance) for p in prompts]
     schemas = _schemas(bundle)
@@ -127,11 +129,6 @@ def against_sentence_transformers(
     )
     slots = sum(len(p.slot_names) for p in prompts)
     _compare(report, "HF runtime, states alone", first, "sentence-transformers", second, slots=slots)
-
-
-def _apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    pairs = ((a.float(), b.float()) for a, b in zip(ours, theirs, strict=True))
-    return max(float(((a - b).norm(dim=-1) / a.norm(dim=-1)).max()) for a, b in pairs)
 
 
 def shares(report: Report, bundle: Bundle, runtime: HFRuntime, limit: int) -> None:

@@ -124,7 +124,7 @@ class Source:
         """Yield ``shards`` streams of token ids."""
         return self._pool.imap(_base_shard, [(seed, documents) for seed in range(shards)])
 
-    def probe(self, *, shards: int, examples: int = 20_000, seed: int = 0) -> Iterator[list[ProbeBatch]]:
+    def probe(self, *, shards: int, seed: int, examples: int = 20_000) -> Iterator[list[ProbeBatch]]:
         """Yield ``shards`` lists of batches, one for each padded length that occurs; ``seed`` is that of the first."""
         return self._pool.imap(_probe_shard, [(seed + shard, examples) for shard in range(shards)])
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from backend.bundle import DEMO, load_bundle
-from backend.dataset import Example, read_examples
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
-from backend.schema import FunctionSchema, load_schemas
-from backend.scoring import predict_all, slot_rows
+from backend.scoring import load_examples, predict_all, slot_rows
 from demo.split import Side
 from demo.utterances import FUNCTIONS, example
 
@@ -28,22 +27,21 @@ EXAMPLES = 4000
 SHIFTS = np.arange(-2.0, 2.01, 0.1)  # of the margin, present against absent
 
 
-def withheld(n_examples: int, schemas: dict[str, FunctionSchema]) -> list[Example]:
-    """Return utterances of the validation side."""
+def write_withheld(path: Path, n_examples: int) -> None:
+    """Write utterances of the validation side, one JSON object a line."""
     rng, names = random.Random("calibration"), sorted(FUNCTIONS)
     lines = (json.dumps(example(rng.choice(names), rng, side=Side.VALIDATION).as_json()) for _ in range(n_examples))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "withheld.jsonl"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return list(read_examples(path, schemas))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_slots(n_examples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return of every slot its null margin, whether gold has it, and whether its pointer reads what gold decodes to."""
     bundle = load_bundle(DEMO)
-    probe, schemas, runtime = bundle.load_probe(), load_schemas(bundle.schemas), HFRuntime.load(bundle.runtimes[0])
-    examples = withheld(n_examples, schemas)
-    prompts = probe.builder.build_many([(schemas[e.function], e.utterance) for e in examples])
+    probe, runtime = bundle.load_probe(), HFRuntime.load(bundle.runtimes[0])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "withheld.jsonl"
+        write_withheld(path, n_examples)
+        examples, prompts = load_examples(replace(bundle, dataset=path), probe.builder)
     answers = predict_all(probe, runtime, prompts, ForwardOptions())
     read = [
         (slot.null_margin, row.gold_present, slot.pointer_value == row.gold_decoded)

@@ -9,17 +9,16 @@ import argparse
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from backend.bundle import DEMO, Bundle, load_bundle
-from backend.dataset import read_examples
 from backend.metrics import Metrics, measure
 from backend.probe import Probe, SlotPrediction
 from backend.prompt import PromptBuilder
 from backend.runtimes.base import ForwardOptions
 from backend.runtimes.hf import HFRuntime
-from backend.schema import load_schemas
-from backend.scoring import predict_all, slot_rows
+from backend.scoring import load_examples, predict_all, slot_rows
 from demo.generate import write_held_out
 
 Rows = list[tuple[SlotPrediction, ...]]
@@ -55,9 +54,7 @@ def compare(rows: Rows, normalized: Rows) -> dict[str, float]:
 
 def report(bundle: Bundle, probe: Probe, runtime: HFRuntime, path: Path) -> dict[str, float]:
     """Return the figures of one file of examples."""
-    schemas = load_schemas(bundle.schemas)
-    examples = list(read_examples(path, schemas))
-    prompts = probe.builder.build_many([(schemas[e.function], e.utterance) for e in examples])
+    examples, prompts = load_examples(replace(bundle, dataset=path), probe.builder)
     rows = predict_all(probe, runtime, prompts, ForwardOptions())
     normalized = predict_all(probe, runtime, prompts, ForwardOptions(normalize=True))
     without = predict_all(probe, runtime, prompts, ForwardOptions(lora=False))
