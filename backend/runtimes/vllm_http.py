@@ -1,4 +1,8 @@
-"""HTTP to a vLLM server, with a total deadline on every request and each failure named."""
+"""HTTP to a vLLM server, with a total deadline on every request and each failure named.
+
+aiohttp rather than httpx: states are megabytes, and httpx's reader, in Python, takes up to twice as long as aiohttp's, in
+C, which is as fast as reading a socket is (`benchmarks.transfer`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -18,7 +23,8 @@ from backend.errors import PrerequisiteError, RuntimeFault, RuntimeTimeout
 from backend.runtimes.addresses import Address
 
 if TYPE_CHECKING:
-    import httpx
+    import aiohttp
+    from multidict import CIMultiDictProxy
 
 T = TypeVar("T")
 CONNECT_S = 10.0
@@ -26,6 +32,8 @@ DOWN_S = 10.0  # how long a server that refused a connection is asked last
 SILENCE_S = 15.0  # after which a server is asked what it is known to answer, before anything that counts
 _MAX_ANSWER_BYTES = 2**29  # 4,096 tokens of width 16,384 in float32 are half of it
 _MAX_JSON_BYTES = 2**22
+_MAX_HEADER_BYTES = 2**17  # the metadata of 64 prompts is one header of 8 kB
+_KEEP_S = 4.0  # how long an idle connection is kept: vLLM closes it after 5, and a request must not meet that
 _RESTART = "The lane recovers by itself if this app started the server; otherwise restart it."
 
 
@@ -94,25 +102,16 @@ class Client:
     def __init__(
         self, name: str, addresses: Sequence[Address], *, deadline_s: float, known: KnownAnswer | None = None
     ) -> None:
-        import httpx
-
         self._name = name
         self._deadline_s = deadline_s
         self._known = known
         self._servers = [_Server(address) for address in addresses]
         self.shown_url = ", ".join(address.shown for address in addresses)
-        # proxies of the environment would send prompts elsewhere
-        limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
-        timeout = httpx.Timeout(deadline_s, connect=CONNECT_S)
-        # nothing compressed: states do not shrink, and a few kilobytes could become gigabytes
-        plain = {"Accept-Encoding": "identity"}
-        self._http = httpx.AsyncClient(
-            timeout=timeout, limits=limits, headers=plain, trust_env=False, follow_redirects=False
-        )
         self._closing, self._closed = threading.Lock(), False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"http-{name}", daemon=True)
         self._thread.start()
+        self._http = self._wait(self._open())
 
     def get_json(self, path: str, *, deadline_s: float = CONNECT_S) -> dict[str, Any]:
         """Fetch a JSON object; raises as `pool` does."""
@@ -151,13 +150,28 @@ class Client:
         self._thread.join(timeout=CONNECT_S)
         self._loop.close()
 
+    async def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=16, keepalive_timeout=_KEEP_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+            # nothing compressed: states do not shrink, and a few kilobytes could become gigabytes
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,  # proxies of the environment would send prompts elsewhere
+            read_bufsize=2**20,
+            max_field_size=_MAX_HEADER_BYTES,
+        )
+
     async def _end(self) -> None:
         # a loop that stops with requests in it would leave their callers waiting for ever
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._http.aclose()
+        await self._http.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         with self._closing:  # nothing may enter a loop that is about to stop
@@ -188,7 +202,7 @@ class Client:
             for task in tasks:
                 task.cancel()
 
-    def _answer(self, body: bytes, headers: httpx.Headers) -> Answer:
+    def _answer(self, body: bytes, headers: CIMultiDictProxy[str]) -> Answer:
         try:
             rows = _Metadata.model_validate_json(headers["metadata"]).data
         except (KeyError, ValidationError) as error:
@@ -206,7 +220,7 @@ class Client:
 
     async def _exchange(
         self, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
-    ) -> tuple[bytes, httpx.Headers]:
+    ) -> tuple[bytes, CIMultiDictProxy[str]]:
         """Ask the least busy server, and the next one where nobody listens."""
         now = time.monotonic()
         in_turn = sorted(self._servers, key=lambda s: (s.down_until > now, s.under_way, s.asked))
@@ -217,7 +231,7 @@ class Client:
 
     async def _ask_trusted(
         self, server: _Server, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
-    ) -> tuple[bytes, httpx.Headers]:
+    ) -> tuple[bytes, CIMultiDictProxy[str]]:
         try:
             if payload is not None:
                 await self._prove(server, deadline_s)
@@ -231,50 +245,63 @@ class Client:
 
     async def _ask(
         self, server: _Server, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
-    ) -> tuple[bytes, httpx.Headers]:
-        import httpx
+    ) -> tuple[bytes, CIMultiDictProxy[str]]:
+        import aiohttp
 
         at = server.address
-        request = self._http.build_request(method, at.base + path, json=payload, headers={"Host": at.host})
-        request.extensions |= {"sni_hostname": at.name}  # the certificate is the name's, not the address's
+        auth = None if at.credentials is None else aiohttp.BasicAuth(*at.credentials)
         server.under_way, server.asked = server.under_way + 1, server.asked + 1
         try:
-            async with asyncio.timeout(deadline_s):
-                response = await self._http.send(request, auth=at.credentials, stream=True)
-                try:
-                    body = await self._body(response, _MAX_JSON_BYTES if payload is None else _MAX_ANSWER_BYTES)
-                finally:
-                    await response.aclose()
-            if response.status_code != 200:
-                raise self._refused(response.status_code, body)
+            async with (
+                asyncio.timeout(deadline_s),
+                self._http.request(
+                    method,
+                    at.base + path,
+                    json=payload,
+                    headers={"Host": at.host, "X-Request-Id": _request_id(payload)},
+                    auth=auth,
+                    allow_redirects=False,
+                    server_hostname=at.name,  # the certificate is the name's, not the address's
+                ) as response,
+            ):
+                body = await self._body(response, _MAX_JSON_BYTES if payload is None else _MAX_ANSWER_BYTES)
+            if response.status != 200:
+                raise self._refused(response.status, body)
             server.heard = time.monotonic()
             return body, response.headers
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        except aiohttp.ClientSSLError as error:
+            raise Unreachable(
+                f"{self._name}: no trusted connection to {at.shown}",
+                found=str(error)[:160],
+                remedy="Its certificate has to be for that name; SSL_CERT_FILE names authorities of your own.",
+            ) from error
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable(
                 f"{self._name}: no server answers at {at.shown}",
                 found=str(error)[:120],
                 remedy="Start it, or correct the url in bundle.toml.",
             ) from error
-        except (TimeoutError, httpx.TimeoutException) as error:
+        except TimeoutError as error:
             raise RuntimeTimeout(
                 f"{self._name}: no answer within {deadline_s:g} s", remedy="The server is overloaded or hangs. " + _RESTART
             ) from error
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise RuntimeFault(
                 f"{self._name}: the connection broke", found=f"{type(error).__name__}: {error}"[:160], remedy=_RESTART
             ) from error
         finally:
             server.under_way -= 1
 
-    async def _body(self, response: httpx.Response, most: int) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, most: int) -> bytes:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise self._garbage(b"a compressed answer, which nobody asked for")
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > most:
+        chunks, size = [], 0
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > most:
                 raise self._garbage(f"an answer above {most // 2**20} MiB".encode())
-        return bytes(body)
+        return b"".join(chunks)
 
     def _refused(self, status: int, body: bytes) -> RuntimeFault:
         text = body.decode("utf-8", "replace")
@@ -295,3 +322,9 @@ class Client:
             found=repr(bytes(body[:60])),
             remedy="Check that the url is a vLLM server with `--runner pooling`.",
         )
+
+
+def _request_id(payload: dict[str, object] | None) -> str:
+    """Return a name that says how many prompts there are: a scheduler of ours waits for all of them (`vllm_engine`)."""
+    prompts = (payload or {}).get("input")
+    return f"{uuid.uuid4().hex}-of{len(prompts) if isinstance(prompts, list) else 0}"
