@@ -33,7 +33,7 @@ from backend.runtimes import vllm_process
 from backend.runtimes.base import Engine, ForwardOptions, Runtime, RuntimeSpec
 from backend.runtimes.load import load_runtime
 from backend.schema import load_schemas
-from benchmarks.bare_vllm import encode_seconds
+from benchmarks.bare_vllm import encode
 from benchmarks.measuring import Report, Timing, parser
 from benchmarks.scale_model import LLAMA_8B, SMALL, write_bundle
 
@@ -81,12 +81,16 @@ def measure(bundle: Bundle, spec: RuntimeSpec, options: argparse.Namespace, repo
 def _bare(bundle: Bundle, spec: RuntimeSpec, options: argparse.Namespace, report: Report) -> None:
     """Time ``LLM.encode`` in one process with the same engine arguments: what of a request is not HTTP or ours."""
     builder = bundle.load_probe().builder
-    for n_tokens in options.tokens:
-        prompts = fresh_prompts(bundle, builder, n_tokens)
-        for batch in (size for size in options.batch if size <= 8):
-            given = [list(next(prompts).ids) for _ in range(batch)]
-            timing = Timing(tuple(encode_seconds(spec, given, rounds=20)))
-            report.add(f"{spec.name}, bare LLM.encode, batch {batch} x {n_tokens} tokens", **timing.figures())
+    cells = [(batch, n_tokens) for n_tokens in options.tokens for batch in options.batch if batch <= 8]
+    streams = {n_tokens: fresh_prompts(bundle, builder, n_tokens) for n_tokens in options.tokens}
+    batches = [[list(next(streams[n_tokens]).ids) for _ in range(batch)] for batch, n_tokens in cells]
+    for (batch, n_tokens), found in zip(cells, encode(spec, batches, rounds=20, in_process=True), strict=True):
+        kernels = {"kernels_ms": found.kernels_ms, "lora_kernels_ms": found.lora_kernels_ms}
+        report.add(
+            f"{spec.name}, bare LLM.encode, batch {batch} x {n_tokens} tokens",
+            **Timing(tuple(found.seconds)).figures(),
+            **{name: ms for name, ms in kernels.items() if ms is not None},
+        )
 
 
 def _cell(
@@ -181,7 +185,7 @@ def _options() -> argparse.Namespace:
     known.add_argument("--batch", type=int, action="append", help="may be repeated; default 1, 8, 64")
     known.add_argument("--tokens", type=int, action="append", help="may be repeated; default 64, 512")
     known.add_argument("--serve-flag", action="append", default=[], help="one more argument of the vLLM server")
-    known.add_argument("--bare", action="store_true", help="also LLM.encode in one process, one engine for each cell")
+    known.add_argument("--bare", action="store_true", help="also LLM.encode in one process, with the time of its kernels")
     known.add_argument("--cell-s", type=float, default=6.0, help="most seconds of forward passes in one cell")
     options = known.parse_args()
     options.stage = options.stage or ["make", *STAGES]

@@ -33,7 +33,7 @@ from backend.runtimes.hf import HFRuntime
 from backend.runtimes.vllm import VLLMRuntime
 from backend.scoring import load_examples, predict_all
 from backend.store import Store
-from benchmarks.bare_vllm import encode_seconds
+from benchmarks.bare_vllm import encode
 from benchmarks.measuring import Report, Timing, in_turn, parser, timed
 
 Answers = list[tuple[bool, str | None]]
@@ -199,9 +199,9 @@ def against_bare_vllm(report: Report, bundle: Bundle, prompts: list[Prompt], rou
             ours = timed(lambda: runtime.forward(ids, LORA), repeats=rounds)
         finally:
             runtime.close()
-    bare = encode_seconds(spec, ids, rounds=rounds)
+    bare = encode(spec, [ids], rounds=rounds)[0]
     slots = sum(len(p.slot_names) for p in prompts)
-    _compare(report, "vLLM runtime over HTTP", ours, "bare LLM.encode", Timing(tuple(bare)), slots=slots)
+    _compare(report, "vLLM runtime over HTTP", ours, "bare LLM.encode", Timing(tuple(bare.seconds)), slots=slots)
 
 
 def _compare(report: Report, name: str, ours: Timing, other_name: str, other: Timing, *, slots: int) -> None:

@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
-from backend.runtimes.vllm_compat import serve_arguments, spelling_of
-from backend.runtimes.vllm_cuda import BATCHED_TOKENS, CAPTURE_SIZES
+from backend.runtimes.vllm_compat import serve_arguments, serve_line, spelling_of
+from backend.runtimes.vllm_cuda import BATCHED_TOKENS, CAPTURE_SIZES, engine_arguments
 
 
 def _value(arguments, flag):
@@ -18,3 +18,10 @@ def test_graphs_replace_eager_only_where_asked_for(demo):
     assert "--enforce-eager" not in arguments and arguments.count("--kv-cache-memory-bytes") == 1
     graphs = json.loads(_value(arguments, "--compilation-config"))
     assert graphs["cudagraph_capture_sizes"] == list(CAPTURE_SIZES) and max(CAPTURE_SIZES) <= BATCHED_TOKENS
+
+
+def test_classes_of_ours_go_to_our_own_servers_alone(demo):
+    spec = demo.runtime("vllm-fp16")
+    graphs = replace(spec, cuda_graphs=True)
+    assert engine_arguments(spec) == [] and "FullGraphWorker" in " ".join(engine_arguments(graphs))
+    assert "backend." not in serve_line(graphs, spelling_of("0.25.1"))  # pasted where this project is not installed

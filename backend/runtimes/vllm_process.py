@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from backend.errors import PrerequisiteError, RuntimeFault
 from backend.runtimes.base import RuntimeSpec
 from backend.runtimes.vllm_compat import serve_arguments, spelling_of, vllm_distribution, vllm_version
+from backend.runtimes.vllm_cuda import engine_arguments
 
 if TYPE_CHECKING:
     import psutil
 
 START_S = 300.0
 _POLL_S = 0.2
+_ROOT = Path(__file__).parents[2]
 _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the CPU build would pin every engine to the same cores
     "VLLM_USE_FLASHINFER_SAMPLER": "0",  # needs a CUDA compiler where it is installed; pooling samples nothing
@@ -71,8 +73,11 @@ class VLLMProcess:
         log_dir.mkdir(parents=True, exist_ok=True)
         log = log_dir / f"{spec.name}-{port}.log"
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-        command += serve_arguments(spec, spelling_of(version), port=port)
+        command += serve_arguments(spec, spelling_of(version), port=port) + engine_arguments(spec)
         environment = (_CPU_ENVIRONMENT if vllm_distribution() == "vllm-cpu" else {}) | os.environ | _ENVIRONMENT
+        if spec.cuda_graphs:  # the engine imports classes of ours by name, wherever this app was started
+            paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+            environment |= {"PYTHONPATH": os.pathsep.join(paths)}
         if Path(spec.model).is_dir():
             environment |= {"HF_HUB_OFFLINE": "1"}
         with log.open("wb") as output:
