@@ -24,9 +24,10 @@ from backend.bundle import load_bundle
 from backend.plan import Plan
 from backend.store import Row, Store
 from benchmarks.kill_outcome import Outcome, compare
-from benchmarks.sessions import app
+from benchmarks.sessions import START_S
 from benchmarks.synthetic import make_bundle
 from benchmarks.websocket_client import Session
+from tests.browser.serving import serve_process
 
 _PER_RUN = 15  # apps that are killed over one run
 _START_S = 1.0  # the one that starts it is killed within this time
@@ -84,7 +85,7 @@ def _run(plan: Plan, path: Path, kills: int, rng: random.Random) -> tuple[list[R
 
 def _kill_streamlit(path: Path, rng: random.Random) -> None:
     """Kill the app itself a random while after a session saw the run."""
-    with app(path.parent) as (url, process), Session(url, page="Evaluate") as session:
+    with serve_process(path.parent, limit_s=START_S) as (url, process), Session(url, page="Evaluate") as session:
         session.run()
         if session.exceptions():
             raise RuntimeError(session.exceptions()[0])

@@ -1,14 +1,13 @@
-"""The cost of a matrix beside its forward passes: ``python -m benchmarks.matrix [--runtime NAME]... [--limit N]``.
+"""The cost of a matrix beside its forward passes: ``python -m benchmarks.matrix [--runtime NAME]... [--json]``.
 
 For each runtime the demo's evaluation set goes through the evaluation (LoRA on and off, raw and normalised: four cells)
 and, in turn in the same process, through the two forward passes alone, in the same batches. Prints medians of the repeats,
-their ratio (target 1.15 at most), and where the time of the evaluation goes; `benchmarks.throughput` has the parts of the
-rest, of which heads, decoding and storing have a target.
+their ratio (target 1.15 at most), and where the time of the evaluation goes: forward passes, storing, and the rest, which
+is tokenising, reading, heads and decoding. `benchmarks.throughput` has its parts.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -21,7 +20,7 @@ from backend.pool import Pool
 from backend.runtimes.base import ForwardOptions, Runtime
 from backend.runtimes.batching import token_budget_batches
 from backend.store import Store
-from benchmarks.measuring import print_heading
+from benchmarks.measuring import Report, parser
 
 RATIO = 1.15
 
@@ -73,33 +72,41 @@ def evaluated(runtime: Runtime, plan: Plan, folder: Path) -> tuple[float, float,
 
 
 def main() -> None:
-    """Print one line a runtime."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runtime", action="append", default=[])
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    bundle = load_bundle(DEMO)
-    print_heading("matrix")
+    """Print one line a runtime, and one for all of them together."""
+    known = parser(__doc__)
+    known.add_argument("--runtime", action="append", default=[], help="may be repeated; default hf-bf16")
+    known.add_argument("--limit", type=int, help="examples of the evaluation set")
+    known.add_argument("--repeats", type=int, default=3)
+    options = known.parse_args()
+    bundle, report = load_bundle(DEMO), Report("matrix", options.json)
+    whole_s = bare_s = 0.0
     with tempfile.TemporaryDirectory() as folder, Pool() as pool:
-        for name in arguments.runtime or ["hf-bf16"]:
+        for name in options.runtime or ["hf-bf16"]:
             spec = bundle.runtime(name)
-            plan = Plan(bundle, (spec,), (True, False), (False, True), bundle.dataset, limit=arguments.limit)
+            plan = Plan(bundle, (spec,), (True, False), (False, True), bundle.dataset, limit=options.limit)
             runtime = pool.get(spec)
             alone(runtime, plan)  # warm
             bare, whole = [], []
-            for _ in range(arguments.repeats):
+            for _ in range(options.repeats):
                 bare.append(alone(runtime, plan))
                 whole.append(evaluated(runtime, plan, Path(folder)))
             seconds, forward_s, stored_s = (statistics.median(column) for column in zip(*whole, strict=True))
-            ratio, rest = seconds / statistics.median(bare), (seconds - forward_s) / seconds
-            met = "met" if ratio <= RATIO else "missed"
-            print(
-                f"{name}: evaluation {seconds:.2f} s, its two forward passes alone {statistics.median(bare):.2f} s, "
-                f"ratio {ratio:.3f} (target {RATIO}, {met}); of the evaluation: forward {100 * forward_s / seconds:.1f} %, "
-                f"storing {100 * stored_s / seconds:.1f} %, tokenising, reading, heads and decoding "
-                f"{100 * (rest - stored_s / seconds):.1f} %"
+            whole_s, bare_s = whole_s + seconds, bare_s + statistics.median(bare)
+            report.add(
+                f"{name}, 4 cells / 2 forward passes",
+                **_compared(seconds, statistics.median(bare)),
+                n=options.repeats,
+                forward_share=forward_s / seconds,
+                storing_share=stored_s / seconds,
+                rest_share=(seconds - forward_s - stored_s) / seconds,
             )
+    report.add("together", **_compared(whole_s, bare_s))
+    report.close()
+
+
+def _compared(whole_s: float, bare_s: float) -> dict[str, float | str]:
+    ratio = whole_s / bare_s
+    return {"whole_s": whole_s, "forward_s": bare_s, "ratio": ratio, "target": "met" if ratio <= RATIO else "missed"}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Resident memory while a large dataset streams through an evaluation: ``python -m benchmarks.memory [--rows N]``.
+"""Resident memory while a large dataset streams through an evaluation: ``python -m benchmarks.memory [--rows N] [--json]``.
 
 A JSONL file of N synthetic rows goes through a recorded runtime, the heads and the counting into a store, as
 ``python -m backend evaluate`` does it. Growth is the largest resident memory minus what it was after a small evaluation,
@@ -7,7 +7,6 @@ which loads all libraries. Exit code 1 where it reaches 300 MB.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from backend.plan import Plan
 from backend.report import make_report
 from backend.runtimes.load import load_runtime
 from backend.store import Store
-from benchmarks.measuring import print_heading
+from benchmarks.measuring import Report, parser
 from benchmarks.synthetic import N_PROMPTS, make_bundle, write_rows
 
 LIMIT_MB = 300
@@ -60,7 +59,8 @@ def soak(rows: int, folder: Path) -> Result:
 
     def sample(done: int) -> None:
         curve.append((done, (process.memory_info().rss - before) / 1e6))
-        print(f"{done:9,d} rows  {curve[-1][1]:7.1f} MB  {time.monotonic() - started:6.1f} s", flush=True)
+        took_s = time.monotonic() - started
+        print(f"{done:9,d} rows  {curve[-1][1]:7.1f} MB  {took_s:6.1f} s", file=sys.stderr, flush=True)
 
     def report(progress: Progress) -> None:
         if progress.done >= len(curve) * step or progress.done == progress.total:
@@ -77,18 +77,23 @@ def soak(rows: int, folder: Path) -> Result:
 
 def main() -> int:
     """Print the curve and the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    rows = parser.parse_args().rows
+    known = parser(__doc__)
+    known.add_argument("--rows", type=int, default=1_000_000)
+    options = known.parse_args()
     torch.set_num_threads(1)  # 32 dimensions: threads only wait for each other
-    print_heading("memory")
+    report = Report("memory", options.json)
     with tempfile.TemporaryDirectory() as folder:
-        result = soak(rows, Path(folder))
-    print(
-        f"{result.rows:,} rows stored in {result.seconds:.0f} s ({result.rows / result.seconds:,.0f} a second), "
-        f"store {result.store_mb:.0f} MB; resident memory grew by {result.growth_mb:.0f} MB (limit {LIMIT_MB} MB)"
+        result = soak(options.rows, Path(folder))
+    report.add(
+        f"{result.rows:,} rows stored",
+        seconds=result.seconds,
+        rows_per_s=result.rows / result.seconds,
+        store_mb=result.store_mb,
+        growth_mb=result.growth_mb,
+        limit_mb=LIMIT_MB,
     )
-    return int(result.growth_mb >= LIMIT_MB or result.rows != rows)
+    report.close()
+    return int(result.growth_mb >= LIMIT_MB or result.rows != options.rows)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ toggles or numbers in it is cross-talk. Exit code 1 where there is any, or a tra
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,8 +21,6 @@ from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
-import httpx
-
 from backend.bundle import DEMO, load_bundle
 from backend.inference import RuntimeRun, run
 from backend.pool import Pool
@@ -32,6 +28,7 @@ from backend.runtimes.base import ForwardOptions
 from backend.schema import load_schemas
 from benchmarks.measuring import machine
 from benchmarks.websocket_client import Session
+from tests.browser.serving import serve_process
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTION, RUNTIME = "book_flight", "hf-bf16"
@@ -55,32 +52,9 @@ class Answer:
 
 
 @contextmanager
-def app(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run the app with its store in a folder and yield its address and its process once it answers."""
-    from backend.runtimes.vllm_process import free_port
-
-    port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    with (folder / "server.log").open("wb") as log:
-        environment = os.environ | {"PROBE_PARITY_STORE": str(folder)}
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + START_S
-    try:
-        while not _answers(url):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no answer from {url}")
-            time.sleep(0.1)
-        yield url, process
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-@contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """Run the app and yield its address once the demo's first runtime is loaded."""
-    with app(folder) as (url, _):
+    with serve_process(folder, limit_s=START_S) as (url, _):
         deadline = time.monotonic() + START_S
         with Session(url) as first:
             first.run()
@@ -90,13 +64,6 @@ def serving(folder: Path) -> Iterator[str]:
                 time.sleep(0.5)
                 first.run()
         yield url
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/_stcore/health", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def talk(url: str, number: int, *, reruns: int, together: threading.Barrier) -> list[Answer]:

@@ -1,8 +1,8 @@
 """What runs inside vLLM's engine process where ``cuda_graphs = true``; imported there by name, and nowhere else.
 
-Two of vLLM's defaults cost an 8B model half of the time that eight short prompts take on an H200 (`benchmarks.scale`):
-prompts of one request reach the scheduler one by one, so that the first is computed alone and the others wait for it; and
-for pooling models a forward pass is captured in pieces with attention launched in between, one layer after the other.
+Two of vLLM's defaults keep a GPU waiting (`benchmarks.scale`): prompts of one request reach the scheduler one by one, so
+that the first is computed alone and the others wait for it; and for pooling models a forward pass is captured in pieces,
+with attention launched in between, one layer after the other.
 Written from the sources of vLLM 0.25.1 and 0.32, run with 0.25.1 on an H200 and, the scheduler, with 0.32 on a CPU.
 """
 

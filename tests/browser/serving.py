@@ -17,6 +17,13 @@ ROOT = Path(__file__).parent.parent.parent
 @contextmanager
 def serve(folder, environment=None):
     """Run the app with its store and log in a folder; yield its address."""
+    with serve_process(folder, environment) as (url, _):
+        yield url
+
+
+@contextmanager
+def serve_process(folder, environment=None, *, limit_s=60):
+    """Run the app as `serve` does; yield its address and its process."""
     port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     environment = os.environ | {"PROBE_PARITY_STORE": str(folder)} | (environment or {})
@@ -24,11 +31,11 @@ def serve(folder, environment=None):
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
         url = f"http://127.0.0.1:{port}"
         try:
-            wait_for(url, process)
-            yield url
+            wait_for(url, process, limit_s=limit_s)
+            yield url, process
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)
 
 
 def free_port():
@@ -42,7 +49,7 @@ def wait_for(url, process, *, limit_s=60):
     deadline = time.monotonic() + limit_s
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            if httpx.get(f"{url}/_stcore/health").status_code == 200:
+            if httpx.get(f"{url}/_stcore/health", trust_env=False).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.1)
