@@ -42,7 +42,7 @@ def test_requests_of_others_are_not_waited_for_and_prompts_that_never_come_are_g
 @pytest.mark.timeout(240)
 def test_an_engine_computes_each_request_in_one_pass(demo, vllm_fp16, tmp_path, monkeypatch):
     """FullGraphWorker needs a GPU: `benchmarks.scale` and `backend check` run it there."""
-    scheduler = ["--scheduler-cls", "backend.runtimes.vllm_engine.GatheringScheduler"]
+    scheduler = ["--scheduler-cls", "backend.runtimes.vllm_engine.GatheringScheduler", "--no-async-scheduling"]
     monkeypatch.setattr("backend.runtimes.vllm_process.engine_arguments", lambda spec: scheduler)
     prompts = [[10 + i, 11, 12] * 6 for i in range(16)]
     runtime = VLLMRuntime.start(demo.runtime("vllm-fp16"), log_dir=tmp_path)

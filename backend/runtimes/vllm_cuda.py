@@ -29,6 +29,7 @@ def engine_arguments(spec: RuntimeSpec) -> list[str]:
         *("--worker-cls", "backend.runtimes.vllm_engine.FullGraphWorker"),
         *("--scheduler-cls", "backend.runtimes.vllm_engine.GatheringScheduler"),
         *("--hf-overrides", json.dumps({"head_dtype": "model"})),
+        "--no-async-scheduling",  # vLLM's default for pooling: a pass may begin when the rows of the last one are copied
     ]
 
 

@@ -71,6 +71,8 @@ class FullGraphWorker(Worker):
 
     vLLM sets pooling models back to pieces, since some have attention that looks both ways. Ours look back only, and
     their states are compared with those of HF by `backend check`. Where the backend cannot, vLLM goes back to pieces.
+    Passes write to the same memory one after the other: rows are copied out before the next one begins, and only batches
+    too large for a graph cut a prompt in two.
     """
 
     def __init__(self, vllm_config: VllmConfig, *args: Any, **kwargs: Any) -> None:
