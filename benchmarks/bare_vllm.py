@@ -18,6 +18,7 @@ from backend.runtimes.base import Engine, RuntimeSpec
 from backend.runtimes.vllm_compat import TASK, installed_spelling, serve_arguments
 from backend.runtimes.vllm_cuda import engine_arguments
 from backend.runtimes.vllm_process import _ENVIRONMENT
+from benchmarks.measuring import Timing
 
 _SERVER_ONLY = ("--host", "--port", "--served-model-name", "--lora-modules")
 _MARK = "found:"
@@ -27,7 +28,7 @@ _MARK = "found:"
 class Bare:
     """Calls with one batch of prompts; what a GPU's kernels take of one call where there is a GPU in the same process."""
 
-    seconds: tuple[float, ...]
+    timing: Timing
     kernels_ms: float | None = None
     lora_kernels_ms: float | None = None
 
@@ -49,7 +50,7 @@ def encode(spec: RuntimeSpec, batches: list[list[list[int]]], *, rounds: int, in
     )
     for line in done.stdout.splitlines():
         if line.startswith(_MARK):
-            return [Bare(**found) for found in json.loads(line.removeprefix(_MARK))]
+            return [Bare(Timing(tuple(found.pop("seconds"))), **found) for found in json.loads(line.removeprefix(_MARK))]
     raise RuntimeError(f"LLM.encode failed:\n{done.stdout[-500:]}\n{done.stderr[-1500:]}")
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from backend.runtimes.vllm_process import free_port
 from benchmarks.measuring import processor
-from tests.browser.serving import ROOT, free_port, launch, wait_for
+from tests.browser.serving import ROOT, launch, wait_for
 
 SENTENCE = "get me a plane from Oslo to Rome tomorrow"
 EXPECTED = {"Oslo", "Rome"}

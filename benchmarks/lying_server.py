@@ -31,9 +31,10 @@ def answer(
     """Return body and metadata as vLLM gives them, with changes to the first row's metadata."""
     body, rows = b"", []
     for index, prompt in enumerate(ids):
-        block = of(prompt).tobytes()
+        values = of(prompt)
+        block = values.tobytes()
         row = {"index": index, "embed_dtype": "float16", "endianness": "little", "start": len(body)}
-        rows.append(row | {"end": len(body) + len(block), "shape": [len(prompt), D]})
+        rows.append(row | {"end": len(body) + len(block), "shape": list(values.shape)})
         body += block
     rows[0] |= changes
     return body, {"metadata": json.dumps({"data": rows})}

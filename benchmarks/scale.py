@@ -88,7 +88,7 @@ def _bare(bundle: Bundle, spec: RuntimeSpec, options: argparse.Namespace, report
         kernels = {"kernels_ms": found.kernels_ms, "lora_kernels_ms": found.lora_kernels_ms}
         report.add(
             f"{spec.name}, bare LLM.encode, batch {batch} x {n_tokens} tokens",
-            **Timing(tuple(found.seconds)).figures(),
+            **found.timing.figures(),
             **{name: ms for name, ms in kernels.items() if ms is not None},
         )
 

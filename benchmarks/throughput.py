@@ -201,7 +201,7 @@ def against_bare_vllm(report: Report, bundle: Bundle, prompts: list[Prompt], rou
             runtime.close()
     bare = encode(spec, [ids], rounds=rounds)[0]
     slots = sum(len(p.slot_names) for p in prompts)
-    _compare(report, "vLLM runtime over HTTP", ours, "bare LLM.encode", Timing(tuple(bare.seconds)), slots=slots)
+    _compare(report, "vLLM runtime over HTTP", ours, "bare LLM.encode", bare.timing, slots=slots)
 
 
 def _compare(report: Report, name: str, ours: Timing, other_name: str, other: Timing, *, slots: int) -> None:

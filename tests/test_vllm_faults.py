@@ -322,7 +322,7 @@ def test_what_is_compressed_or_endless_is_not_read(server, runtime, monkeypatch)
     server.fault = FAULTS["gzip bomb"][0]
     with pytest.raises(RuntimeFault, match="compressed"):
         runtime.forward(IDS, ForwardOptions())
-    monkeypatch.setattr("backend.runtimes.vllm_http._MAX_ANSWER_BYTES", 2**20)
+    monkeypatch.setattr("backend.runtimes.vllm_exchange._MAX_ANSWER_BYTES", 2**20)
     server.fault = FAULTS["endless"][0]
     with pytest.raises(RuntimeFault, match="above 1 MiB"):
         runtime.forward(IDS, ForwardOptions())

@@ -16,7 +16,8 @@ from backend.runtimes.base import ForwardOptions, Runtime, RuntimeInfo, RuntimeS
 from backend.runtimes.batching import token_budget_batches
 from backend.runtimes.canary import CANARY_IDS, TOLERANCE, Canary, relative_difference
 from backend.runtimes.vllm_compat import Spelling, server_spelling
-from backend.runtimes.vllm_http import Answer, Client, KnownAnswer, Unreachable
+from backend.runtimes.vllm_exchange import Unreachable
+from backend.runtimes.vllm_http import Answer, Client, KnownAnswer
 from backend.runtimes.vllm_process import VLLMProcess
 
 if TYPE_CHECKING:

@@ -1,8 +1,4 @@
-"""HTTP to a vLLM server, with a total deadline on every request and each failure named.
-
-aiohttp rather than httpx: states are megabytes, and httpx's reader, in Python, takes 1.3 to 2 times as long as aiohttp's,
-in C, which is little slower than reading a socket is (`benchmarks.transfer`).
-"""
+"""A client of equal vLLM servers: which of them is asked, and what it has to prove first."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import asyncio
 import json
 import threading
 import time
-import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -19,22 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from backend.errors import PrerequisiteError, RuntimeFault, RuntimeTimeout
+from backend.errors import RuntimeFault
 from backend.runtimes.addresses import Address
+from backend.runtimes.vllm_exchange import CONNECT_S, Exchange, Unreachable
 
 if TYPE_CHECKING:
-    import aiohttp
     from multidict import CIMultiDictProxy
 
 T = TypeVar("T")
-CONNECT_S = 10.0
 DOWN_S = 10.0  # how long a server that refused a connection is asked last
 SILENCE_S = 15.0  # after which a server is asked what it is known to answer, before anything that counts
-_MAX_ANSWER_BYTES = 2**29  # 4,096 tokens of width 16,384 in float32 are half of it
-_MAX_JSON_BYTES = 2**22
-_MAX_HEADER_BYTES = 2**17  # the metadata of 64 prompts is one header of 8 kB
-_KEEP_S = 4.0  # how long an idle connection is kept: vLLM closes it after 5, and a request must not meet that
-_RESTART = "The lane recovers by itself if this app started the server; otherwise restart it."
 
 
 class Row(BaseModel):
@@ -66,10 +55,6 @@ class KnownAnswer:
 
     payload: dict[str, object]
     check: Callable[[Answer], None]  # raises `RuntimeFault` where the answer is another one
-
-
-class Unreachable(PrerequisiteError):
-    """Nobody listens at an address; another server may answer."""
 
 
 @dataclass(slots=True)
@@ -111,7 +96,7 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"http-{name}", daemon=True)
         self._thread.start()
-        self._http = self._wait(self._open())
+        self._http = self._wait(Exchange.open(name))
 
     def get_json(self, path: str, *, deadline_s: float = CONNECT_S) -> dict[str, Any]:
         """Fetch a JSON object; raises as `pool` does."""
@@ -119,9 +104,9 @@ class Client:
         try:
             content = json.loads(body)
         except ValueError as error:
-            raise self._garbage(body) from error
+            raise self._http.garbage(body) from error
         if not isinstance(content, dict):
-            raise self._garbage(body)
+            raise self._http.garbage(body)
         return content
 
     def pool(self, payloads: Sequence[dict[str, object]], *, deadline_s: float | None = None) -> list[Answer]:
@@ -149,21 +134,6 @@ class Client:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=CONNECT_S)
         self._loop.close()
-
-    async def _open(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=16, keepalive_timeout=_KEEP_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
-            # nothing compressed: states do not shrink, and a few kilobytes could become gigabytes
-            headers={"Accept-Encoding": "identity"},
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,  # proxies of the environment would send prompts elsewhere
-            read_bufsize=2**20,
-            max_field_size=_MAX_HEADER_BYTES,
-        )
 
     async def _end(self) -> None:
         # a loop that stops with requests in it would leave their callers waiting for ever
@@ -206,7 +176,7 @@ class Client:
         try:
             rows = _Metadata.model_validate_json(headers["metadata"]).data
         except (KeyError, ValidationError) as error:
-            raise self._garbage(body) from error
+            raise self._http.garbage(body) from error
         return Answer(body, tuple(rows))
 
     async def _prove(self, server: _Server, deadline_s: float) -> None:
@@ -246,85 +216,10 @@ class Client:
     async def _ask(
         self, server: _Server, method: str, path: str, payload: dict[str, object] | None, deadline_s: float
     ) -> tuple[bytes, CIMultiDictProxy[str]]:
-        import aiohttp
-
-        at = server.address
-        auth = None if at.credentials is None else aiohttp.BasicAuth(*at.credentials)
         server.under_way, server.asked = server.under_way + 1, server.asked + 1
         try:
-            async with (
-                asyncio.timeout(deadline_s),
-                self._http.request(
-                    method,
-                    at.base + path,
-                    json=payload,
-                    headers={"Host": at.host, "X-Request-Id": _request_id(payload)},
-                    auth=auth,
-                    allow_redirects=False,
-                    server_hostname=at.name,  # the certificate is the name's, not the address's
-                ) as response,
-            ):
-                body = await self._body(response, _MAX_JSON_BYTES if payload is None else _MAX_ANSWER_BYTES)
-            if response.status != 200:
-                raise self._refused(response.status, body)
+            found = await self._http.ask(server.address, method, path, payload, deadline_s)
             server.heard = time.monotonic()
-            return body, response.headers
-        except aiohttp.ClientSSLError as error:
-            raise Unreachable(
-                f"{self._name}: no trusted connection to {at.shown}",
-                found=str(error)[:160],
-                remedy="Its certificate has to be for that name; SSL_CERT_FILE names authorities of your own.",
-            ) from error
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Unreachable(
-                f"{self._name}: no server answers at {at.shown}",
-                found=str(error)[:120],
-                remedy="Start it, or correct the url in bundle.toml.",
-            ) from error
-        except TimeoutError as error:
-            raise RuntimeTimeout(
-                f"{self._name}: no answer within {deadline_s:g} s", remedy="The server is overloaded or hangs. " + _RESTART
-            ) from error
-        except aiohttp.ClientError as error:
-            raise RuntimeFault(
-                f"{self._name}: the connection broke", found=f"{type(error).__name__}: {error}"[:160], remedy=_RESTART
-            ) from error
+            return found
         finally:
             server.under_way -= 1
-
-    async def _body(self, response: aiohttp.ClientResponse, most: int) -> bytes:
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise self._garbage(b"a compressed answer, which nobody asked for")
-        chunks, size = [], 0
-        async for chunk in response.content.iter_any():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > most:
-                raise self._garbage(f"an answer above {most // 2**20} MiB".encode())
-        return b"".join(chunks)
-
-    def _refused(self, status: int, body: bytes) -> RuntimeFault:
-        text = body.decode("utf-8", "replace")
-        try:
-            content = json.loads(text)
-            text = str(content.get("error", content).get("message", text))
-        except (ValueError, AttributeError):
-            pass  # some proxies answer in HTML; shown as it is
-        remedy = {
-            404: "The server has no model or adapter of that name; start it with the line of `serve-command`.",
-            429: "The server is overloaded; try again.",
-        }.get(status, "Look at the server's log.")
-        return RuntimeFault(f"{self._name}: the server refused with status {status}", found=text[:200], remedy=remedy)
-
-    def _garbage(self, body: bytes) -> RuntimeFault:
-        return RuntimeFault(
-            f"{self._name}: the answer is not what vLLM's /pooling gives",
-            found=repr(bytes(body[:60])),
-            remedy="Check that the url is a vLLM server with `--runner pooling`.",
-        )
-
-
-def _request_id(payload: dict[str, object] | None) -> str:
-    """Return a name that says how many prompts there are: a scheduler of ours waits for all of them (`vllm_engine`)."""
-    prompts = (payload or {}).get("input")
-    return f"{uuid.uuid4().hex}-of{len(prompts) if isinstance(prompts, list) else 0}"

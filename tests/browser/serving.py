@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+
+from backend.runtimes.vllm_process import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -36,12 +37,6 @@ def serve_process(folder, environment=None, *, limit_s=60):
         finally:
             process.terminate()
             process.wait(timeout=60)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(url, process, *, limit_s=60):
